@@ -66,6 +66,11 @@ it.each([5, F, 40])('of %i images of 9 features', (n) => {
     }
   }
 
+  // A head for the features after: what gives of them what it gave of those before.
+  const head = found.head(flat(before.slice(0, 2)));
+  const led = times(before.slice(0, 2), rows(found.backward.matrix, F)).flat();
+  for (const [at, value] of led.entries()) expect(head[at]).toBeCloseTo(value, 5);
+
   // Statistics of features after: what the map makes of those before.
   const forward = rows(found.forward.matrix, F);
   const gram = times(turned(before), before);

@@ -199,23 +199,31 @@ it('normal numbers are standard normal', () => {
   }
 });
 
+it('normal numbers are the same one by one and many at once', () => {
+  const [one, many] = [new Random(4), new Random(4)];
+  for (const count of [1, 7, 20_000]) {
+    expect(many.normals(count)).toEqual(Float64Array.from({ length: count }, () => one.normal()));
+    expect(many.bits()).toBe(one.bits());
+  }
+});
+
 /** What NumPy's generator drew, in its order. */
 class Replayed implements Draws {
   private readonly permutations = numbers('forgetting/permutations');
-  private readonly normals = Array.from(doubles('forgetting/normals'));
+  private readonly drawn = Float64Array.from(doubles('forgetting/normals'));
   private readonly movements = numbers('forgetting/movements');
   private normalsUsed = 0;
 
   get left(): number {
-    return this.permutations.length + this.movements.length + this.normals.length - this.normalsUsed;
+    return this.permutations.length + this.movements.length + this.drawn.length - this.normalsUsed;
   }
 
   permutation(count: number): number[] {
     return this.permutations.splice(0, count);
   }
 
-  normal(): number {
-    return this.normals[this.normalsUsed++]!;
+  normals(count: number): Float64Array {
+    return this.drawn.subarray(this.normalsUsed, (this.normalsUsed += count));
   }
 
   integer(): number {

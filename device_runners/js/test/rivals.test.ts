@@ -5,7 +5,7 @@ import { DEFAULTS } from '../src/config.js';
 import { jsonOf } from '../src/formats/json.js';
 import { warningsAbout } from '../src/learning/acceptance.js';
 import { judge, judgedApart, recognised } from '../src/method/decisions.js';
-import { ClassStatistics } from '../src/method/heads.js';
+import { ClassStatistics, shrunkCovariance } from '../src/method/heads.js';
 import { JudgedImages } from '../src/method/leftOut.js';
 import { Random } from '../src/method/random.js';
 
@@ -23,7 +23,8 @@ function judged(apart: number, right = new Map<string, number>()) {
   const labels = Array.from({ length: 3 * COUNT }, (_, i) => Math.floor(i / COUNT));
   const statistics = ClassStatistics.empty(FEATURES).add(x, labels, CLASSES);
   const own = x.slice(2 * COUNT * FEATURES);
-  const images = JudgedImages.of(statistics, own, new Array(COUNT).fill(0), ['new'], 100)!;
+  const shrunk = shrunkCovariance(statistics, 100);
+  const images = JudgedImages.of(statistics, own, new Array(COUNT).fill(0), ['new'], shrunk)!;
   return judge(statistics, images, ['new'], [], [], random, right);
 }
 

@@ -152,7 +152,7 @@ describe('a map of few images', () => {
   const [f, n] = [23, 6];
   const [left, right] = [drawn(f * n, 1), drawn(f * n, 2).map((value) => 0.1 * value)];
   const whole = timesTransposed(left, right, f, f, n).map((value, at) => value + (at % (f + 1) ? 0 : 1));
-  const thin: LinearMap = new ThinMap(left, right, n, f);
+  const thin: LinearMap = ThinMap.of(left, transposed(right, f, n), n, f);
   const same = new WholeMap(whole, f);
   const rows = drawn(5 * f, 3);
   const other = drawn(f * f, 4);
@@ -174,7 +174,7 @@ describe('a map of few images', () => {
     const wide = 64;
     const map = (seed: number, size: number): ThinMap => {
       const some = drawn(wide * 4, seed).map((value) => size * value);
-      return new ThinMap(some, drawn(wide * 4, seed + 1), 4, wide);
+      return ThinMap.of(some, transposed(drawn(wide * 4, seed + 1), wide, 4), 4, wide);
     };
     const product = map(7, 0.1).times(map(9, 0.001).matrix);
     const stored = new Float64Array(new Float32Array(product));

@@ -1,7 +1,7 @@
 /** The kind of conformance cases that judges a lesson (docs/conformance.md), asked of this runner. */
 
 import { judge } from '../src/method/decisions.js';
-import { ClassStatistics } from '../src/method/heads.js';
+import { ClassStatistics, shrunkCovariance } from '../src/method/heads.js';
 import { JudgedImages } from '../src/method/leftOut.js';
 import { PRIOR_IMAGES } from '../src/network/predicting.js';
 import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
@@ -11,14 +11,23 @@ async function judgement(given: Given): Promise<Results> {
   const right = new Map(Object.entries((given.settings.right ?? {}) as Record<string, number>));
   const [gram, sums, counts] = ['gram', 'sums', 'counts'].map((name) => doubles(given, name));
   const statistics = new ClassStatistics(tensor(given, 'gram').shape[0]!, all!, gram!, sums!, counts!);
-  const normals = numbers(given, 'normals');
+  const drawn = Float64Array.from(numbers(given, 'normals'));
   let used = 0;
   // What the case gives, where a random generator is expected.
-  const draws = { normal: () => normals[used++]!, permutation: () => numbers(given, 'permutation') };
+  const draws = {
+    normals: (count: number) => drawn.subarray(used, (used += count)),
+    permutation: () => numbers(given, 'permutation'),
+  };
   const [features, labels] = [floats(given, 'features'), numbers(given, 'labels')];
-  const images = JudgedImages.of(statistics, features, labels, classes!, PRIOR_IMAGES)!;
+  const images = JudgedImages.of(
+    statistics,
+    features,
+    labels,
+    classes!,
+    shrunkCovariance(statistics, PRIOR_IMAGES),
+  )!;
   const found = judge(statistics, images, classes!, known!, base!, draws, right);
-  if (used !== normals.length) throw new Error('other numbers were drawn than the case gives');
+  if (used !== drawn.length) throw new Error('other numbers were drawn than the case gives');
   const row = (of: (name: string) => number): ReturnType<typeof result> =>
     result([classes!.length], classes!.map(of));
   const alike = classes!.flatMap((name) =>

@@ -80,7 +80,7 @@ async function mirroring(given: Given): Promise<Results> {
 /** Stands where a random generator is expected, and says what the case gives, task by task. */
 class Replayed implements Draws {
   private task = -1;
-  private normals: number[] = [];
+  private drawn = new Float64Array(0);
   private movements: number[] = [];
   private used = 0;
   private moved = 0;
@@ -90,15 +90,15 @@ class Replayed implements Draws {
   permutation(): number[] {
     this.requireAllUsed();
     this.task += 1;
-    this.normals = numbers(this.given, `normals/${this.task}`);
+    this.drawn = Float64Array.from(numbers(this.given, `normals/${this.task}`));
     this.movements = numbers(this.given, `movements/${this.task}`);
     this.used = 0;
     this.moved = 0;
     return numbers(this.given, `permutation/${this.task}`);
   }
 
-  normal(): number {
-    return this.normals[this.used++]!;
+  normals(count: number): Float64Array {
+    return this.drawn.subarray(this.used, (this.used += count));
   }
 
   integer(): number {
@@ -106,7 +106,7 @@ class Replayed implements Draws {
   }
 
   requireAllUsed(): void {
-    if (this.used !== this.normals.length || this.moved !== this.movements.length) {
+    if (this.used !== this.drawn.length || this.moved !== this.movements.length) {
       throw new Error('other numbers were drawn than the case gives');
     }
   }

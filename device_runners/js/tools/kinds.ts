@@ -176,7 +176,13 @@ async function unknown(given: Given): Promise<Results> {
   const names = Array.from({ length: given.settings.classes as number }, (_, i) => String(i));
   const [features, labels] = [floats(given, 'features'), numbers(given, 'labels')];
   const statistics = ClassStatistics.empty(f).add(features, labels, names);
-  const images = JudgedImages.of(statistics, features, labels, names, PRIOR_IMAGES)!;
+  const images = JudgedImages.of(
+    statistics,
+    features,
+    labels,
+    names,
+    shrunkCovariance(statistics, PRIOR_IMAGES),
+  )!;
   const sketch = measured(undefined, statistics, images)!;
   const found = distanceFrom(statistics, sketch, ldaHead(statistics, PRIOR_IMAGES))!;
   const shape = [names.length, sketch.margins.length / names.length];

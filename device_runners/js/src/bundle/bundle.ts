@@ -14,6 +14,7 @@ import {
   type Tensors,
 } from '../formats/tensors.js';
 import { Graph, type Runtime, type SessionSettings } from '../runtime/sessions.js';
+import { besideOf, withBeside } from './beside.js';
 import { checkChannels, checkCheckpoint, checkFile } from './checks.js';
 import {
   CHECKPOINT,
@@ -159,16 +160,27 @@ export class Bundle {
     return { mean: mean!, deviation: deviation! };
   }
 
-  /** Open one of the bundle's graphs as a generation sees it, in the form of this view of the bundle. */
-  async graph(name: string, tensors: Tensors, runtime: Runtime, settings: SessionSettings): Promise<Graph> {
+  /**
+   * Open one of the bundle's graphs as a generation sees it, in the form of this view of the bundle. With `beside`, another
+   * generation's tensors, it has `FEATURES_BESIDE` as that one sees them, too.
+   */
+  async graph(
+    name: string,
+    tensors: Tensors,
+    runtime: Runtime,
+    settings: SessionSettings,
+    beside?: Tensors,
+  ): Promise<Graph> {
     const file = this.graphFile(name);
     const sites = new Map(this.manifest.sites.map((site) => [site.weight, site]));
     const data = this.file(WEIGHTS);
     const small = withSmallMaps(this.file(file));
     const written = onWebGpu(settings.options) ? withPadsApart(small) : small;
-    const model = withTensors(written, (tensor, { offset, length }) => {
-      const site = sites.get(tensor);
-      if (site) return bytesOf(this.foldedKernel(site, tensors));
+    const both = beside ? withBeside(written, new Set(sites.keys())) : written;
+    const model = withTensors(both, (tensor, { offset, length }) => {
+      const other = besideOf(tensor);
+      const site = sites.get(other ?? tensor);
+      if (site) return bytesOf(this.foldedKernel(site, other && beside ? beside : tensors));
       return data.subarray(offset, length === undefined ? data.length : offset + length);
     });
     return Graph.open(runtime, model, `${this.name}/${file}`, { ...settings, wideSums: this.wideSums });

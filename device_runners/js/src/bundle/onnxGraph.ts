@@ -7,6 +7,7 @@ import { message, text } from './onnxFile.js';
 export const GRAPH_NODE = 1;
 export const GRAPH_INITIALIZER = 5;
 export const GRAPH_INPUT = 11;
+export const GRAPH_OUTPUT = 12;
 export const GRAPH_VALUE = 13;
 const INT64 = 7;
 const ATTRIBUTE_INT = 3;

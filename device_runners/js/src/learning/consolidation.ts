@@ -8,7 +8,7 @@ import { type Contribution, type ContributionSum, Lesson } from '../method/contr
 import { type Judgement, judge, judgedApart } from '../method/decisions.js';
 import { type Drift, DriftEstimate } from '../method/drift.js';
 import { estimatedForgetting } from '../method/forgetting.js';
-import { ClassStatistics, shrunkCovariance } from '../method/heads.js';
+import { ClassStatistics, type ShrunkCovariance, shrunkCovariance } from '../method/heads.js';
 import { JudgedImages } from '../method/leftOut.js';
 import { WholeMap } from '../method/linearMap.js';
 import { crossEntropy, type HeadArrays, knownHead, logisticHead } from '../method/logistic.js';
@@ -16,7 +16,9 @@ import { identity, rowsAt } from '../method/matrix.js';
 import { mirroredBeside, spreadOver } from '../method/mirroring.js';
 import { addToCenters, leak, project } from '../method/projection.js';
 import { Random } from '../method/random.js';
+import { mostRows } from '../method/thin.js';
 import { Familiarity, measured } from '../method/unknown.js';
+import { domainTensors } from '../network/domains.js';
 import {
   type Batches,
   eachFeatures,
@@ -27,19 +29,10 @@ import {
   SAMPLE_BYTES,
 } from '../network/features.js';
 import { requireConverged, requireLearnableFeatures } from '../network/finite.js';
-import { mapOf, mapTensors, sameCenters, UnledgeredError } from '../network/ledger.js';
+import { isUntouched, mapOf, mapTensors, UnledgeredError } from '../network/ledger.js';
 import { PRIOR_IMAGES } from '../network/predicting.js';
 import { forgetsTooMuch, twinsToPart } from './acceptance.js';
-import {
-  count,
-  countedOf,
-  lessonOf,
-  sumsOf,
-  type Taught,
-  temperatureOf,
-  totalsOf,
-  untouched,
-} from './contributed.js';
+import { count, countedOf, lessonOf, sumsOf, type Taught, temperatureOf, totalsOf } from './contributed.js';
 import { refit } from './revision.js';
 import { HEAD_BIAS, HEAD_WEIGHT, type TaskTraining } from './training.js';
 
@@ -96,8 +89,7 @@ export async function consolidate(
     done = { ...without, forgetting, headsOnly, judgement: judgedApart(judgement, apart, without.judgement) };
   }
   if (!done.carried || !done.lesson) return done;
-  const below = seen.below ?? (await untouched(training, batches));
-  return { ...done, lesson: lessonOf(training, below, done.lesson.temperature, apart) };
+  return { ...done, lesson: lessonOf(training, seen.below!, done.lesson.temperature, apart) };
 }
 
 /**
@@ -155,8 +147,9 @@ function settle(
     ? lessonOf(training, contributions, temperatureOf(training, sample, apart), apart)
     : undefined;
   const { known, carried } = follow(training, tensors, lesson, drift);
-  const judgement = lesson && judged(training, tensors, known, countedOf(training, taught, apart));
-  if (lesson) training.head = ownHead(training, seen, carried && known);
+  const shrunk = lesson && shrunkCovariance(known, PRIOR_IMAGES);
+  const judgement = lesson && judged(training, tensors, known, shrunk, countedOf(training, taught, apart));
+  if (lesson) training.head = ownHead(training, seen, carried && { shrunk });
   // Whoever asks for classes that are apart knows what older tasks lose.
   const forgetting =
     drift && !apart.length ? forgettingOf(training, tensors, drift) : new Map<string, number>();
@@ -178,19 +171,23 @@ function settle(
 function ownHead(
   { bundle, classes }: TaskTraining,
   { head, sample, contributions }: Seen,
-  all: ClassStatistics | undefined,
+  all: { readonly shrunk: ShrunkCovariance | undefined } | undefined,
 ): HeadArrays {
   if (classes.length < 2) return head;
+  const { shrunk } = all ?? { shrunk: besideBase(bundle, contributions) };
+  if (!shrunk) return head;
   const { features, labels } = sample.arrays();
-  const shrunk = shrunkCovariance(all ?? besideBase(bundle, contributions), PRIOR_IMAGES);
-  return shrunk ? knownHead(head, features, labels, shrunk) : head;
+  return knownHead(head, features, labels, shrunk);
 }
 
-function besideBase(bundle: Bundle, contributions: ReadonlyMap<string, Contribution>): ClassStatistics {
+function besideBase(
+  bundle: Bundle,
+  contributions: ReadonlyMap<string, Contribution>,
+): ShrunkCovariance | undefined {
   // Known classes in a new look are no more images of the base's.
   const own = new Map([...contributions].map(([name, one]) => [`\0${name}`, one]));
   const base = ClassStatistics.from(bundle.checkpoint, bundle.manifest.head.features);
-  return new Lesson([...own.keys()], own).after(base);
+  return shrunkCovariance(new Lesson([...own.keys()], own).after(base), PRIOR_IMAGES);
 }
 
 /** What is to be expected of decisions, and into `tensors` a sketch of how close the images are to what is `known` now. */
@@ -198,9 +195,10 @@ function judged(
   training: TaskTraining,
   tensors: Map<string, StoredTensor>,
   known: ClassStatistics,
+  shrunk: ShrunkCovariance | undefined,
   { features, labels, classes }: Taught,
 ): Judgement | undefined {
-  const images = JudgedImages.of(known, features, labels, classes, PRIOR_IMAGES);
+  const images = JudgedImages.of(known, features, labels, classes, shrunk);
   if (!images) return undefined;
   const sketch = measured(Familiarity.from(training.tensors), known, images);
   for (const [key, tensor] of sketch?.tensors() ?? []) tensors.set(key, tensor);
@@ -215,7 +213,7 @@ interface Seen extends Pick<Look, 'sample' | 'drift'> {
   readonly tensors: Tensors;
   readonly leaks: ReadonlyMap<string, number>;
   readonly contributions: ReadonlyMap<string, Contribution>;
-  /** The same under the bundle's own network, where that was looked at anyway. */
+  /** The same under the bundle's own network, where that is another than the one before the task, or a center moved. */
   readonly below: ReadonlyMap<string, Contribution> | undefined;
   /** Features of the images themselves, and not mirrored. */
   readonly taught: Omit<Taught, 'classes'>;
@@ -228,7 +226,7 @@ export interface Look {
   readonly moments: ReadonlyMap<string, Float64Array>;
   /** Of each class what its images contribute; none where nothing is to be kept of classes. */
   readonly sums: readonly ContributionSum[];
-  /** The same under the bundle's own network, where no task had moved it yet and its features were not kept. */
+  /** The same under the bundle's own network, where that is another than the one before the task, or a center moved. */
   readonly below: readonly ContributionSum[] | undefined;
   readonly sample: FeatureSample;
   /** How the features moved; undefined where no center did. */
@@ -243,7 +241,14 @@ async function look(training: TaskTraining, tensors: Tensors, batches: Batches):
   const sample = new FeatureSample(f);
   const sums = sumsOf(training);
   const drift = new DriftEstimate(f);
-  const moments = await measureKnowledge(bundle, tensors, batches(), opening, (features, labels) => {
+  // Images of a domain as that shows them, which is near: it was measured on the network as it is now.
+  const own = isUntouched(training.tensors, bundle.checkpoint)
+    ? undefined
+    : {
+        tensors: new Map([...bundle.checkpoint, ...domainTensors(training.tensors)]),
+        sums: sumsOf(training),
+      };
+  const keep = (features: Float32Array, labels: Int32Array, untouched?: Float32Array): void => {
     // The same images had finite ones before a center moved.
     if (moved) requireConverged('features', features);
     requireLearnableFeatures(features);
@@ -251,8 +256,13 @@ async function look(training: TaskTraining, tensors: Tensors, batches: Batches):
     sample.add(features, labels);
     const earlier = before.next().value as Float32Array | undefined;
     if (earlier) drift.add(earlier, features);
-  });
-  return { moments, sums, below, sample, drift: moved ? drift.fit() : undefined };
+    if (!own || !untouched) return;
+    requireLearnableFeatures(untouched);
+    count(own.sums, untouched, labels, f);
+  };
+  const beside = sums.length ? own?.tensors : undefined;
+  const moments = await measureKnowledge(bundle, tensors, batches(), opening, keep, beside);
+  return { moments, sums, below: own?.sums ?? below, sample, drift: moved ? drift.fit() : undefined };
 }
 
 /**
@@ -290,8 +300,13 @@ function follow(
   }
   if (!map && !training.moved) return { known, carried: undefined };
   const f = bundle.manifest.head.features;
-  for (const [key, tensor] of mapTensors(led(map, followed, f), tensors)) tensors.set(key, tensor);
-  const maps = [...(map ? [new WholeMap(map, f)] : []), ...(followed ? [followed.forward] : [])];
+  const both = led(map, followed, f);
+  for (const [key, tensor] of mapTensors(both, tensors)) tensors.set(key, tensor);
+  // One system for both maps is less work than two, unless the last one is of few images.
+  const apart = !map || (followed?.forward.rank ?? f) <= mostRows(f);
+  const maps = apart
+    ? [...(map ? [new WholeMap(map, f)] : []), ...(followed ? [followed.forward] : [])]
+    : [new WholeMap(both, f)];
   return { known, carried: seen?.ledBack(maps) };
 }
 
@@ -353,26 +368,30 @@ export function movedCenters(training: TaskTraining): Map<string, StoredTensor> 
 
 /**
  * The task's features as the network was before, batch by batch, as many as fit. And what all of them contribute, where that was
- * the bundle's own network: it need not be asked again then.
+ * the bundle's own network.
  */
 async function featuresBefore(
   training: TaskTraining,
   batches: Batches,
-): Promise<{ were: Float32Array[]; below: readonly ContributionSum[] | undefined }> {
+): Promise<{ were: Float32Array[]; below: readonly ContributionSum[] }> {
   const { bundle, tensors, opening } = training;
-  const kept = training.keptOf(batches);
-  if (kept) return { were: kept.pairs().map(({ features }) => features), below: undefined };
-  const sums = sameCenters(tensors, bundle.checkpoint) ? sumsOf(training) : [];
+  const f = bundle.manifest.head.features;
+  const sums = isUntouched(tensors, bundle.checkpoint) ? sumsOf(training) : [];
+  const kept = training.keptOf(batches)?.pairs();
+  if (kept) {
+    for (const { features, labels } of kept) count(sums, features, labels, f);
+    return { were: kept.map(({ features }) => features), below: sums };
+  }
   const were: Float32Array[] = [];
   let room = SAMPLE_BYTES;
   await eachFeatures(bundle, tensors, opening, batches(), (features, labels) => {
-    count(sums, features, labels, bundle.manifest.head.features);
+    count(sums, features, labels, f);
     if (room <= 0) return sums.length ? undefined : 'enough';
     were.push(features);
     room -= features.byteLength;
     return undefined;
   });
-  return { were, below: sums.length ? sums : undefined };
+  return { were, below: sums };
 }
 
 /** To a sample of few images as they are, some of the same mirrored. */

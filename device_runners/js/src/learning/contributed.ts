@@ -4,9 +4,7 @@ import { calibrated } from '../method/calibration.js';
 import { type Contribution, ContributionSum, Lesson } from '../method/contributions.js';
 import { ClassStatistics } from '../method/heads.js';
 import { rowsAt } from '../method/matrix.js';
-import { domainTensors } from '../network/domains.js';
-import { type Batches, eachFeatures, type FeatureSample } from '../network/features.js';
-import { sameCenters } from '../network/ledger.js';
+import type { FeatureSample } from '../network/features.js';
 import { PRIOR_IMAGES } from '../network/predicting.js';
 import type { TaskTraining } from './training.js';
 
@@ -83,29 +81,4 @@ export function temperatureOf(
   const { features, labels, classes } = countedOf(training, sample.arrays(), apart);
   const empty = ClassStatistics.empty(bundle.manifest.head.features);
   return calibrated(empty, features, labels, classes, PRIOR_IMAGES).temperature;
-}
-
-/**
- * The same as the bundle's own network sees the task; images of a domain as that shows them, which is near: it was measured on
- * the network as it is now.
- */
-export async function untouched(
-  training: TaskTraining,
-  batches: Batches,
-): Promise<ReadonlyMap<string, Contribution>> {
-  const { bundle, opening } = training;
-  const sums = sumsOf(training);
-  const kept = training.keptOf(batches);
-  // The same network has seen the same images already, where no task had moved a center.
-  if (kept && sameCenters(training.tensors, bundle.checkpoint)) {
-    for (const { features, labels } of kept.pairs()) {
-      count(sums, features, labels, bundle.manifest.head.features);
-    }
-    return totalsOf(training, sums);
-  }
-  const own = new Map([...bundle.checkpoint, ...domainTensors(training.tensors)]);
-  await eachFeatures(bundle, own, opening, batches(), (features, labels): undefined => {
-    count(sums, features, labels, bundle.manifest.head.features);
-  });
-  return totalsOf(training, sums);
 }

@@ -224,17 +224,18 @@ export class ContributionSum {
     const { features: f, count: n, mixtures } = this;
     const chosen = this.directions(this.most);
     const k = chosen.length / n;
-    const columns = transposed(this.rows, n, f);
-    const directions = timesTransposed(chosen, columns, k, f, n);
-    // What is left of each feature in each row: (f, n).
-    const explained = timesTransposed(transposed(directions, k, f), transposed(chosen, k, n), f, n, k);
-    for (let at = 0; at < columns.length; at++) columns[at] = columns[at]! - explained[at]!;
-    this.rows = directions;
-    if (!mixtures) return;
     const signs = Float64Array.from({ length: mixtures * n }, () => (this.signs.bits() >>> 31 ? 1 : -1));
-    const part = timesTransposed(signs, columns, mixtures, f, n);
-    for (let at = 0; at < part.length; at++) {
-      this.mixed[at] = this.mixed[at]! + part[at]! / Math.sqrt(mixtures);
+    const combined = new Float64Array(chosen.length + signs.length);
+    combined.set(chosen);
+    combined.set(signs, chosen.length);
+    const found = timesTransposed(combined, transposed(this.rows, n, f), k + mixtures, f, n);
+    this.rows = found.slice(0, k * f);
+    if (!mixtures) return;
+    // Less what the directions say of the same rows.
+    const along = timesTransposed(signs, chosen, mixtures, k, n);
+    const explained = timesTransposed(along, transposed(this.rows, k, f), mixtures, f, k);
+    for (let at = 0; at < explained.length; at++) {
+      this.mixed[at] = this.mixed[at]! + (found[k * f + at]! - explained[at]!) / Math.sqrt(mixtures);
     }
     this.mixes ||= this.mixed.some(Boolean);
   }

@@ -90,7 +90,7 @@ export function judge(
   classes: readonly string[],
   known: readonly string[],
   base: readonly string[],
-  random: Pick<Draws, 'permutation' | 'normal'>,
+  random: Pick<Draws, 'permutation' | 'normals'>,
   right: ReadonlyMap<string, number> = new Map(),
 ): Judgement {
   const { classes: all } = statistics;
@@ -211,7 +211,7 @@ class MadeUp {
     private readonly statistics: ClassStatistics,
     private readonly discriminant: LeftOut,
     base: readonly string[],
-    private readonly random: Pick<Draws, 'permutation' | 'normal'>,
+    private readonly random: Pick<Draws, 'permutation' | 'normals'>,
   ) {
     const { counts, classes } = statistics;
     // What is given back is a quarter of `t / n`.
@@ -227,9 +227,7 @@ class MadeUp {
 
   /** What makes images' logits differ from those at their class's mean, `(count, k)`. */
   normals(count: number): Float64Array {
-    const found = new Float64Array(count * this.k);
-    for (let at = 0; at < found.length; at++) found[at] = this.random.normal();
-    return found;
+    return this.random.normals(count * this.k);
   }
 
   /** The logits of images of class `row`, one for each row of `normals`, for the classes `among`. */

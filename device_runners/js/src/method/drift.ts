@@ -10,7 +10,15 @@ import { DRIFT } from '../contract/thresholds.js';
 import { covarianceWithin } from './covariance.js';
 import { ClassStatistics } from './heads.js';
 import { type LinearMap, ThinMap, WholeMap } from './linearMap.js';
-import { add, eigenSymmetric, timesTransposed, trace, transposed } from './matrix.js';
+import {
+  add,
+  difference,
+  eigenSymmetric,
+  rowProducts,
+  timesTransposed,
+  trace,
+  transposed,
+} from './matrix.js';
 import { SymmetricSystem, solvedRows } from './symmetric.js';
 
 /** Features `(n, f)` of the same images, before and after; or the other way round. */
@@ -32,7 +40,7 @@ export class DriftEstimate {
     const turned = this.pairs.map(([before, after]): Pair => [after, before]);
     const f = this.features;
     const there = towardsIdentity(this.pairs, f, ridge);
-    const unexplained = leftByOthers(this.pairs, f, there);
+    const unexplained = there.leftByOthers();
     return new Drift(f, there.map, towardsIdentity(turned, f, ridge).map, unexplained);
   }
 }
@@ -94,8 +102,8 @@ export function ledBack(totals: ClassStatistics): LedBack {
 
 interface Fitted {
   readonly map: LinearMap;
-  /** For the first `n` of the `sources`, what of each the others' map does not see: 1 less its leverage. */
-  readonly unseen: (sources: Float64Array, n: number) => Float64Array;
+  /** What the map that all *other* pairs give leaves of the first targets, `(n, f)`. */
+  readonly leftByOthers: () => Float64Array;
 }
 
 /** `M = argmin sum |target - M source|^2 + a |M - I|^2` over pairs of sources and targets. */
@@ -121,14 +129,24 @@ function byImages(pairs: readonly Pair[], f: number, n: number, ridge: number): 
   const pull = (ridge * trace(kernel, n)) / f || 1;
   for (let i = 0; i < n; i++) kernel[i * n + i] = kernel[i * n + i]! + pull;
   const system = new SymmetricSystem(kernel, n);
-  const left = system.solveRows(transposed(d, n, f), f);
-  const map = new ThinMap(left, transposed(x, n, f), n, f);
-  const unseen = (_: Float64Array, count: number): Float64Array =>
-    system
-      .inverseDiagonal()
-      .subarray(0, count)
-      .map((value) => pull * value);
-  return { map, unseen };
+  let made: Float64Array | undefined;
+  // Whoever leads a few rows only needs no more of it than these.
+  const left = {
+    get matrix(): Float64Array {
+      made ??= system.solveRows(transposed(d, n, f), f);
+      return made;
+    },
+    byRows: (rows: Float64Array, m: number): Float64Array =>
+      system.solveRows(timesTransposed(rows, d, m, n, f), m),
+  };
+  // The map leaves `a (X X^T + a)^-1 D`, and that of all others `1 - h` times as much, where `1 - h` is `a` times the inverse's
+  // own number: `a` is in both.
+  const leftByOthers = (): Float64Array => {
+    const rest = system.inverseDiagonal();
+    const rows = transposed(left.matrix, f, n).subarray(0, DRIFT.movements * f);
+    return rows.map((value, place) => value / rest[Math.floor(place / f)]!);
+  };
+  return { map: new ThinMap(left, x, n, f), leftByOthers };
 }
 
 /** Of as many images as features or more: by the normal equations. */
@@ -139,45 +157,33 @@ function byFeatures(pairs: readonly Pair[], f: number, ridge: number): Fitted {
   for (const [source, target] of pairs) {
     const n = source.length / f;
     const columns = transposed(source, n, f);
-    const difference = transposed(
+    const movement = transposed(
       Float64Array.from(target, (value, at) => value - source[at]!),
       n,
       f,
     );
     add(energy, timesTransposed(columns, columns, f, f, n, product));
-    add(moved, timesTransposed(difference, columns, f, f, n, product));
+    add(moved, timesTransposed(movement, columns, f, f, n, product));
   }
   const pull = (ridge * trace(energy, f)) / f || 1;
   for (let i = 0; i < f; i++) energy[i * f + i] = energy[i * f + i]! + pull;
   const system = new SymmetricSystem(energy, f);
-  const unseen = (sources: Float64Array, n: number): Float64Array => {
-    const solved = system.solveRows(sources, n);
-    return Float64Array.from({ length: n }, (_, row) => {
-      // By the matrix inversion lemma, as the residuals of ridge regression left out one by one.
-      let share = 0;
-      for (let at = row * f; at < (row + 1) * f; at++) share += sources[at]! * solved[at]!;
-      return 1 - share;
-    });
+  const map = new WholeMap(withIdentity(system.solveRows(moved, f), f), f);
+  const leftByOthers = (): Float64Array => {
+    const [sources, targets] = ([0, 1] as const).map((side) => first(pairs, side, DRIFT.movements * f));
+    const n = sources!.length / f;
+    // By the matrix inversion lemma, as the residuals of ridge regression left out one by one.
+    const leverage = rowProducts(sources!, system.solveRows(sources!, n), f);
+    const left = difference(targets!, map.led(sources!, n));
+    return left.map((value, place) => value / (1 - leverage[Math.floor(place / f)]!));
   };
-  return { map: new WholeMap(withIdentity(system.solveRows(moved, f), f), f), unseen };
+  return { map, leftByOthers };
 }
 
 /** Exactly no drift leaves exactly the identity: what is added to it is then zero. */
 function withIdentity(map: Float64Array, f: number): Float64Array {
   for (let i = 0; i < f; i++) map[i * f + i] = map[i * f + i]! + 1;
   return map;
-}
-
-/** What the map that all *other* pairs give leaves of the first targets, `(n, f)`. */
-function leftByOthers(pairs: readonly Pair[], f: number, { map, unseen }: Fitted): Float64Array {
-  const [sources, targets] = ([0, 1] as const).map((side) => first(pairs, side, DRIFT.movements * f));
-  const n = sources!.length / f;
-  const rest = unseen(sources!, n);
-  const left = map.led(sources!, n);
-  for (let row = 0; row < n; row++) {
-    for (let at = row * f; at < (row + 1) * f; at++) left[at] = (targets![at]! - left[at]!) / rest[row]!;
-  }
-  return left;
 }
 
 /** The first `count` numbers of the pairs' sources (0) or targets (1), or as many as there are. */

@@ -22,7 +22,7 @@ export const WIDTH = FORGETTING.width;
 /** Where random numbers come from: `data/random.ts`, or a test that replays another generator's. */
 export interface Draws {
   permutation(count: number): ArrayLike<number>;
-  normal(): number;
+  normals(count: number): Float64Array;
   integer(least: number, most: number): number;
 }
 
@@ -162,10 +162,9 @@ export function pointsLost(
   const further = timesTransposed(unexplained, now, movements, classes, f);
   const order = random.permutation(classes);
   const [was, is] = [new Float64Array(classes), new Float64Array(classes)];
-  const normals = new Float64Array(FORGETTING.atOnce * k);
   let fewer = 0;
   for (let start = 0; start < FORGETTING.samples; start += FORGETTING.atOnce) {
-    for (let at = 0; at < normals.length; at++) normals[at] = random.normal();
+    const normals = random.normals(FORGETTING.atOnce * k);
     const drawn = timesTransposed(normals, wide, FORGETTING.atOnce, 2 * classes, k);
     for (let i = 0; i < FORGETTING.atOnce; i++) {
       const own = order[(start + i) % classes]!;

@@ -8,7 +8,7 @@
 
 import { UNKNOWN } from '../contract/thresholds.js';
 import { freedomOf, meansOf } from './covariance.js';
-import { type ClassStatistics, decides, type ShrunkCovariance, shrunkCovariance } from './heads.js';
+import { type ClassStatistics, decides, type ShrunkCovariance } from './heads.js';
 import { rowProducts, rowsAt, timesTransposed } from './matrix.js';
 
 /** So many images are judged at once: their rows are float64, and as long as the features. */
@@ -35,8 +35,7 @@ export class LeftOut {
   }
 
   /** Undefined where there is no spread within classes. */
-  static of(statistics: ClassStatistics, priorPictures: number): LeftOut | undefined {
-    const shrunk = shrunkCovariance(statistics, priorPictures);
+  static of(statistics: ClassStatistics, shrunk: ShrunkCovariance | undefined): LeftOut | undefined {
     return shrunk && new LeftOut(statistics, shrunk);
   }
 
@@ -123,18 +122,18 @@ export class JudgedImages {
   ) {}
 
   /**
-   * Of features `(n, f)` and labels `(n,)` into `classes`, which are part of `statistics`, all counted there. Undefined where
-   * nothing can be decided between.
+   * Of features `(n, f)` and labels `(n,)` into `classes`, which are part of `statistics`, all counted there; `shrunk` is of
+   * these. Undefined where nothing can be decided between.
    */
   static of(
     statistics: ClassStatistics,
     features: Float32Array,
     labels: ArrayLike<number>,
     classes: readonly string[],
-    priorPictures: number,
+    shrunk: ShrunkCovariance | undefined,
   ): JudgedImages | undefined {
     if (!classes.length || !decides(statistics)) return undefined;
-    const discriminant = LeftOut.of(statistics, priorPictures);
+    const discriminant = LeftOut.of(statistics, shrunk);
     if (!discriminant) return undefined;
     const { features: f, counts } = statistics;
     const place = classes.map((name) => statistics.classes.indexOf(name));

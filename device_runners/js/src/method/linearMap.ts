@@ -15,6 +15,8 @@ const ROUNDS = 4;
 export interface LinearMap {
   /** `M`, `(f, f)`. */
   readonly matrix: Float64Array;
+  /** How many directions it may move features along. */
+  readonly rank: number;
   /** `rows M^T`, `(m, f)`: where rows `(m, f)` are led. */
   led(rows: Float64Array, m: number): Float64Array;
   /** `rows M`, `(m, f)`: what in front of the map is as `rows` are behind it. */
@@ -33,6 +35,10 @@ export class WholeMap implements LinearMap {
     readonly matrix: Float64Array,
     private readonly f: number,
   ) {}
+
+  get rank(): number {
+    return this.f;
+  }
 
   led(rows: Float64Array, m: number): Float64Array {
     return timesTransposed(rows, this.matrix, m, this.f, this.f);
@@ -53,10 +59,10 @@ export class WholeMap implements LinearMap {
   private nearly(rows: Float64Array, m: number): Float64Array | undefined {
     const { matrix, f } = this;
     const most = 1 + Math.floor(mostRows(f) / 2);
+    if (m > most) return undefined;
     const { left, right, n } = crosses(matrix, f, NEAR, most);
-    if (n === most || m > most) return undefined;
-    const [columns, across] = [left, right].map((some) => transposed(some.subarray(0, n * f), n, f));
-    const near = new ThinMap(columns!, across!, n, f);
+    if (n === most) return undefined;
+    const near = ThinMap.of(transposed(left.subarray(0, n * f), n, f), right.subarray(0, n * f), n, f);
     const enough = EXACT * norm(rows);
     const found = near.ledBack(rows, m);
     for (let round = 0; round < ROUNDS; round++) {
@@ -76,55 +82,74 @@ export class WholeMap implements LinearMap {
   }
 }
 
-/** The identity and `left right^T`, both `(f, n)`: all is products of `f` by `f` by `n`, or less. */
+/** `(f, n)`, and of rows `(m, f)` their products with it, `(m, n)`. */
+export interface Left {
+  readonly matrix: Float64Array;
+  byRows(rows: Float64Array, m: number): Float64Array;
+}
+
+/** The identity and `left right`, `(f, n)` and `(n, f)`: all is products of `f` by `f` by `n`, or less. */
 export class ThinMap implements LinearMap {
-  private readonly leftRows: Float64Array;
-  private readonly rightRows: Float64Array;
   private whole: Float64Array | undefined;
 
   constructor(
-    private readonly left: Float64Array,
+    private readonly left: Left,
     private readonly right: Float64Array,
     private readonly n: number,
     private readonly f: number,
-  ) {
-    this.leftRows = transposed(left, f, n);
-    this.rightRows = transposed(right, f, n);
+  ) {}
+
+  /** Of a `left` `(f, n)` that is there. */
+  static of(left: Float64Array, right: Float64Array, n: number, f: number): ThinMap {
+    const columns = transposed(left, f, n);
+    const byRows = (rows: Float64Array, m: number): Float64Array => timesTransposed(rows, columns, m, n, f);
+    return new ThinMap({ matrix: left, byRows }, right, n, f);
+  }
+
+  get rank(): number {
+    return this.n;
   }
 
   get matrix(): Float64Array {
     const { left, right, n, f } = this;
     if (!this.whole) {
-      this.whole = timesTransposed(left, right, f, f, n);
+      this.whole = timesTransposed(left.matrix, transposed(right, n, f), f, f, n);
       for (let i = 0; i < f; i++) this.whole[i * f + i] = this.whole[i * f + i]! + 1;
     }
     return this.whole;
   }
 
   led(rows: Float64Array, m: number): Float64Array {
-    return this.more(rows, this.rightRows, this.left, m);
+    const { left, right, n, f } = this;
+    const found = timesTransposed(timesTransposed(rows, right, m, n, f), left.matrix, m, f, n);
+    add(found, rows);
+    return found;
   }
 
   ahead(rows: Float64Array, m: number): Float64Array {
-    return this.more(rows, this.leftRows, this.right, m);
+    const { left, right, n, f } = this;
+    const found = timesTransposed(left.byRows(rows, m), transposed(right, n, f), m, f, n);
+    add(found, rows);
+    return found;
   }
 
-  /** `M x = b` is `x + left t = b` with `t = right^T x`, so that `(1 + right^T left) t = right^T b` (Woodbury, 1950). */
+  /** `M x = b` is `x + left t = b` with `t = right x`, so that `(1 + right left) t = right b` (Woodbury, 1950). */
   ledBack(rows: Float64Array, m: number): Float64Array {
-    const { left, n, f } = this;
-    const inner = timesTransposed(this.rightRows, this.leftRows, n, n, f);
+    const { left, right, n, f } = this;
+    const inner = left.byRows(right, n);
     add(inner, identity(n));
-    const seen = solvedRows(inner, timesTransposed(rows, this.rightRows, m, n, f), m, n);
+    const seen = solvedRows(inner, timesTransposed(rows, right, m, n, f), m, n);
     const found = rows.slice();
-    add(found, timesTransposed(seen, left, m, f, n), -1);
+    add(found, timesTransposed(seen, left.matrix, m, f, n), -1);
     return found;
   }
 
   around(gram: Float64Array): Float64Array {
-    const { left, n, f } = this;
-    const seen = timesTransposed(this.rightRows, gram, n, f, f);
-    const inner = timesTransposed(seen, this.rightRows, n, n, f);
-    // G + L S + (L S)^T + L I L^T, with S = R^T G and I = S R: half of the last on either side, so that it is one product.
+    const { right, n, f } = this;
+    const left = this.left.matrix;
+    const seen = timesTransposed(right, gram, n, f, f);
+    const inner = timesTransposed(seen, right, n, n, f);
+    // G + L S + (L S)^T + L I L^T, with S = R G and I = S R^T: half of the last on either side, so that it is one product.
     const half = transposed(seen, n, f);
     add(half, timesTransposed(left, inner, f, n, n), 0.5);
     const once = timesTransposed(left, half, f, f, n);
@@ -140,17 +165,10 @@ export class ThinMap implements LinearMap {
   }
 
   times(other: Float64Array): Float64Array {
-    const { left, n, f } = this;
-    const seen = timesTransposed(this.rightRows, transposed(other, f, f), n, f, f);
-    const found = other.slice();
-    add(found, timesTransposed(left, transposed(seen, n, f), f, f, n));
-    return found;
-  }
-
-  /** `rows + rows by^T onto^T`, `by` `(n, f)` and `onto` `(f, n)`, of `rows` `(m, f)`. */
-  private more(rows: Float64Array, by: Float64Array, onto: Float64Array, m: number): Float64Array {
-    const found = rows.slice();
-    add(found, timesTransposed(timesTransposed(rows, by, m, this.n, this.f), onto, m, this.f, this.n));
+    const { left, right, n, f } = this;
+    const seen = timesTransposed(right, transposed(other, f, f), n, f, f);
+    const found = timesTransposed(left.matrix, transposed(seen, n, f), f, f, n);
+    add(found, other);
     return found;
   }
 }

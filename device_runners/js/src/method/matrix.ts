@@ -10,9 +10,9 @@ import { type Block, DEPTH, FastTiles, ROWS, rowsFrom, tile, tiles } from './til
 
 /** So many multiplications take longer than copying what they are of. */
 const WORTH_COPYING = 1 << 14;
-/** Of a block of rows in the memory: few enough to stay in the cache, and a bound for what is taken of long ones. */
-const MOST_ROWS = 192;
-const MOST_NUMBERS = 1 << 18;
+/** Of one side, few enough rows in the memory to stay in the cache, and of the other one as many as a bound allows. */
+const MOST_COLUMNS = 96;
+const MOST_NUMBERS = 1 << 20;
 /** Rows and columns that are turned at once. */
 const SQUARE = 32;
 
@@ -34,7 +34,7 @@ export function timesTransposed(
   return out;
 }
 
-/** By blocks of rows that fit into the memory of `found`; of `a a^T`, no block below the diagonal. */
+/** By blocks of rows in the memory of `found`; of `a a^T`, no block below the diagonal, and rows that are there are not put again. */
 function byTiles(
   found: FastTiles,
   a: Float64Array,
@@ -45,8 +45,8 @@ function byTiles(
   out: Float64Array,
 ): void {
   const depth = upTo(k, DEPTH);
-  const most = upTo(Math.min(MOST_ROWS, Math.ceil(MOST_NUMBERS / depth)), ROWS);
-  const [rows, columns] = [Math.min(most, upTo(m, ROWS)), Math.min(most, upTo(n, ROWS))];
+  const most = upTo(Math.ceil(MOST_NUMBERS / depth), ROWS);
+  const [rows, columns] = [Math.min(most, upTo(m, ROWS)), Math.min(most, MOST_COLUMNS, upTo(n, ROWS))];
   const left = { at: 0, stride: depth };
   const right = { at: rows * depth, stride: depth };
   const to = { at: (rows + columns) * depth, stride: columns };
@@ -56,9 +56,12 @@ function byTiles(
     put(numbers, left, a, i, some, k);
     for (let j = a === b ? i : 0; j < n; j += columns) {
       const others = Math.min(columns, n - j);
-      put(numbers, right, b, j, others, k);
-      found.times(to, left, right, upTo(some, ROWS), upTo(others, ROWS), depth);
-      for (let row = 0; row < some; row++) {
+      const there = a === b && j + others <= i + some;
+      if (!there) put(numbers, right, b, j, others, k);
+      const second = there ? { at: (j - i) * depth, stride: depth } : right;
+      const above = a === b ? Math.min(some, j + others - i) : some;
+      found.times(to, left, second, upTo(above, ROWS), upTo(others, ROWS), depth);
+      for (let row = 0; row < above; row++) {
         const start = to.at + row * columns;
         out.set(numbers.subarray(start, start + others), (i + row) * n + j);
       }
@@ -183,12 +186,11 @@ export function difference(a: Float64Array, b: Float64Array): Float64Array {
 
 /** By row, the product of `a`'s and `b`'s, both `(n, f)`: `(n,)`. */
 export function rowProducts(a: Float64Array, b: Float64Array, f: number): Float64Array {
-  const out = new Float64Array(a.length / f);
-  for (let at = 0; at < a.length; at++) {
-    const row = Math.floor(at / f);
-    out[row] = out[row]! + a[at]! * b[at]!;
-  }
-  return out;
+  return Float64Array.from({ length: a.length / f }, (_, row) => {
+    let sum = 0;
+    for (let at = row * f; at < (row + 1) * f; at++) sum += a[at]! * b[at]!;
+    return sum;
+  });
 }
 
 /** Those rows of `features` `(n, f)`, copied. */
@@ -208,7 +210,9 @@ export function rowsAt(
 /** The sum of squares in each column of `rows` `(n, f)`: `(f,)`. */
 export function columnSquares(rows: Float64Array, f: number): Float64Array {
   const out = new Float64Array(f);
-  for (let at = 0; at < rows.length; at++) out[at % f] = out[at % f]! + rows[at]! * rows[at]!;
+  for (let row = 0; row < rows.length; row += f) {
+    for (let j = 0; j < f; j++) out[j] = out[j]! + rows[row + j]! * rows[row + j]!;
+  }
   return out;
 }
 

@@ -17,14 +17,18 @@ import {
   transposed,
   upTo,
 } from './matrix.js';
+import { Random } from './random.js';
 import { type Block, ROWS, tiles } from './tiles.js';
 
 /** Columns of a block: few enough that what is not a product of large matrices is little, and a multiple of what tiles take. */
 const BLOCK = 24;
 /** What a solution may leave of what it is to make, as a share. */
 const LEFT = 1e-12;
-/** Rows that are solved at once, whole blocks of them. */
-const AT_ONCE = 8 * BLOCK;
+/** Of more rows that are solved, what is left is looked at in so many sums of them. */
+const LOOKED_AT = 16;
+/** Rows that are solved at once, whole blocks of them; and of the identity fewer, so that more of what is 0 is left out. */
+const AT_ONCE = 42 * BLOCK;
+const UNITS_AT_ONCE = 8 * BLOCK;
 
 /** `x` `(n, m)` with `a x = b`, for an `a` `(n, n)` as `SymmetricSystem` takes and `b` `(n, m)`. */
 export function solveSymmetric(a: Float64Array, b: Float64Array, n: number, m: number): Float64Array {
@@ -42,8 +46,17 @@ export function solvedRows(a: Float64Array, rows: Float64Array, m: number, n: nu
     solved.forward(both.lower, count, 0);
     solved.backward(both.upper, count);
   });
-  const left = difference(rows, timesTransposed(found, a, m, n, n));
-  return norm(left) <= LEFT * norm(rows) ? found : byNormalEquations(a, rows, m, n);
+  const [asked, answered] = [rows, found].map((all) => fewOf(all, m, n));
+  const left = difference(asked!, timesTransposed(answered!, a, asked!.length / n, n, n));
+  return norm(left) <= LEFT * norm(asked!) ? found : byNormalEquations(a, rows, m, n);
+}
+
+/** `rows` `(m, n)`, or of many of them sums with random signs: what is left of a row is left of these, but for its sign. */
+function fewOf(rows: Float64Array, m: number, n: number): Float64Array {
+  if (m <= LOOKED_AT) return rows;
+  const random = new Random(m);
+  const signs = Float64Array.from({ length: LOOKED_AT * m }, () => (random.bits() >>> 31 ? 1 : -1));
+  return timesTransposed(signs, transposed(rows, m, n), LOOKED_AT, n, m);
 }
 
 /** And once more for what they leave, which is as exact as LU unless `a` is next to singular. */
@@ -116,9 +129,9 @@ export class SymmetricSystem {
       const inverse = this.solveRows(identity(n), n);
       return found.map((_, j) => inverse[j * n + j]!);
     }
-    const solved = new Solved(n);
-    for (let first = 0; first < n; first += AT_ONCE) {
-      const count = Math.min(AT_ONCE, n - first);
+    const solved = new Solved(n, UNITS_AT_ONCE);
+    for (let first = 0; first < n; first += UNITS_AT_ONCE) {
+      const count = Math.min(UNITS_AT_ONCE, n - first);
       // Rows of the identity, and in front of their ones all stays 0.
       solved.unit(first, count);
       solved.forward(lower, count, first);
@@ -136,7 +149,7 @@ function byRows(
   how: (solved: Solved, count: number) => void,
 ): Float64Array {
   const found = new Float64Array(m * n);
-  const solved = new Solved(n);
+  const solved = new Solved(n, Math.min(AT_ONCE, upTo(m, ROWS)));
   for (let first = 0; first < m; first += AT_ONCE) {
     const count = Math.min(AT_ONCE, m - first);
     solved.put(rows.subarray(first * n, (first + count) * n), count);
@@ -159,13 +172,17 @@ class Solved {
   private readonly rest: Block;
   private readonly numbers: Float64Array;
 
-  constructor(private readonly n: number) {
+  /** With room for `most` rows. */
+  constructor(
+    private readonly n: number,
+    private readonly most: number,
+  ) {
     this.width = upTo(n, BLOCK);
     this.rows = { at: 0, stride: this.width };
-    this.panel = { at: AT_ONCE * this.width, stride: this.width };
+    this.panel = { at: most * this.width, stride: this.width };
     this.corner = { at: this.panel.at + BLOCK * this.width, stride: BLOCK };
     this.rest = { at: this.corner.at + BLOCK * BLOCK, stride: BLOCK };
-    this.numbers = tiles().memory(this.rest.at + AT_ONCE * BLOCK);
+    this.numbers = tiles().memory(this.rest.at + most * BLOCK);
   }
 
   put(rows: Float64Array, count: number): void {
@@ -178,8 +195,8 @@ class Solved {
 
   /** `count` rows of the identity from row `first` on. */
   unit(first: number, count: number): void {
-    const { numbers, width } = this;
-    numbers.fill(0, 0, AT_ONCE * width);
+    const { most, numbers, width } = this;
+    numbers.fill(0, 0, most * width);
     for (let row = 0; row < count; row++) numbers[row * width + first + row] = 1;
   }
 

@@ -234,7 +234,7 @@ let chosen: Tiles | undefined;
 /** The one that this engine is best at. */
 export function tiles(): Tiles {
   if (!chosen) {
-    const open = compiled(tilesModule());
+    const open = compiled(tilesModule(true)) ?? compiled(tilesModule(false));
     chosen = open ? new FastTiles(open as () => TilesModule) : new PlainTiles();
   }
   return chosen;

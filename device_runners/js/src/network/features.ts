@@ -1,5 +1,6 @@
 /** A generation's network up to the head, and what one pass over data tells. */
 
+import { FEATURES_BESIDE } from '../bundle/beside.js';
 import type { Bundle } from '../bundle/bundle.js';
 import { EVAL_MODEL, MEMORY_MODEL, type Site } from '../bundle/manifest.js';
 import { HEAD } from '../contract/thresholds.js';
@@ -132,35 +133,40 @@ export class FeatureSample {
 
 /**
  * What one pass over data tells: per site the second moment `K = sum x_c^T x_c`, by the name `moment/SITE`. `onFeatures` sees
- * each batch's features and labels.
+ * each batch's features and labels, and with `beside`, another generation's tensors, those features as that one sees them.
  */
 export async function measureKnowledge(
   bundle: Bundle,
   tensors: Tensors,
   batches: Iterable<Batch>,
   opening: Opening,
-  onFeatures: (features: Float32Array, labels: Int32Array) => void,
+  onFeatures: (features: Float32Array, labels: Int32Array, other: Float32Array | undefined) => void,
+  beside?: Tensors,
 ): Promise<Map<string, Float64Array>> {
   const { sites } = bundle.manifest;
-  const graph = await bundle.graph(MEMORY_MODEL, tensors, opening.runtime, opening.settings);
-  const domains = Domains.of(bundle, tensors, opening);
+  const graph = await bundle.graph(MEMORY_MODEL, tensors, opening.runtime, opening.settings, beside);
+  const domains = [tensors, ...(beside ? [beside] : [])].map((each) => Domains.of(bundle, each, opening));
+  const names = ['features', ...(beside ? [FEATURES_BESIDE] : [])];
   const moments = new Map(
     sites.map((site) => [`moment/${site.name}`, new Float64Array(site.groups * site.shape[1]! ** 2)]),
   );
   try {
     for (const { images, labels } of batches) {
       const feeds = { image: imageFeed(bundle, images), ...neutralDeltas(sites) };
-      const outputs = await graph.run(feeds, ['features', ...sites.map((site) => site.moment)]);
+      const outputs = await graph.run(feeds, [...names, ...sites.map((site) => site.moment)]);
       for (const site of sites) {
         const sum = moments.get(`moment/${site.name}`)!;
         const part = outputs[site.moment]!;
         for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + part[i]!;
       }
-      const features = outputs.features!;
-      onFeatures(domains ? await domains.seen(images, features) : features, labels);
+      const seen: Float32Array[] = [];
+      for (const [at, name] of names.entries()) {
+        seen.push((await domains[at]?.seen(images, outputs[name]!)) ?? outputs[name]!);
+      }
+      onFeatures(seen[0]!, labels, seen[1]);
     }
   } finally {
-    await domains?.close();
+    for (const one of domains) await one?.close();
     await graph.close();
   }
   return moments;

@@ -8,7 +8,7 @@
 
 import type { Bundle } from '../bundle/bundle.js';
 import { reasonOf, StateError } from '../errors.js';
-import { Sha256, textOf, utf8 } from '../formats/bytes.js';
+import { concatenate, Sha256, textOf, utf8 } from '../formats/bytes.js';
 import { byCodePoint } from '../formats/json.js';
 import {
   bytesOf,
@@ -35,19 +35,29 @@ export class UnledgeredError extends StateError {}
 /** The tensors of a contribution, by its name. */
 export type ReadContribution = (name: string) => Promise<Tensors>;
 
+/** The bytes of all centers, one after the other. */
+function bytesOfCenters(tensors: Tensors): Uint8Array[] {
+  const names = [...tensors.keys()].filter((one) => one.startsWith('center/')).sort(byCodePoint);
+  return names.map((name) => bytesOf(tensors.get(name)!));
+}
+
 /** sha256 of all centers, `(32,)`: which network the map leads to. */
 export function digestOfCenters(tensors: Tensors): Uint8Tensor {
   const digest = new Sha256();
-  for (const name of [...tensors.keys()].filter((one) => one.startsWith('center/')).sort(byCodePoint)) {
-    digest.update(bytesOf(tensors.get(name)!));
-  }
+  for (const bytes of bytesOfCenters(tensors)) digest.update(bytes);
   const pairs = digest.hex().match(/../g)!;
   return uint8(Uint8Array.from(pairs, (pair) => Number.parseInt(pair, 16)));
 }
 
 /** Whether two generations have the same centers. */
 export function sameCenters(one: Tensors, other: Tensors): boolean {
-  return String(digestOfCenters(one).data) === String(digestOfCenters(other).data);
+  const [mine, theirs] = [one, other].map((tensors) => concatenate(bytesOfCenters(tensors)));
+  return mine!.length === theirs!.length && mine!.every((byte, at) => byte === theirs![at]);
+}
+
+/** Whether nothing leads from the untouched network's features to those of `tensors`: they are the same. */
+export function isUntouched(tensors: Tensors, untouched: Tensors): boolean {
+  return !float32Of(tensors, MAP) && sameCenters(tensors, untouched);
 }
 
 /**
@@ -55,8 +65,8 @@ export function sameCenters(one: Tensors, other: Tensors): boolean {
  * UnledgeredError where a csk-sdk that knows no such map has trained centers.
  */
 export function mapOf(tensors: Tensors, untouched: Tensors): Float64Array | undefined {
+  if (isUntouched(tensors, untouched)) return undefined;
   const map = float32Of(tensors, MAP);
-  if (!map && sameCenters(tensors, untouched)) return undefined;
   if (!map || String(tensors.get(MAPPED)?.data) !== String(digestOfCenters(tensors).data)) {
     throw new UnledgeredError('a csk-sdk that keeps no contributions has trained the network');
   }
