@@ -28,7 +28,7 @@ Tensors = dict[str, NDArray[Any]]
 # Of a bundle's view from the prefix on, prefix features (n, *prefix) as they are stored instead of images.
 Batch = tuple[NDArray[Any], Labels]
 
-# Images at once where only their sums count: half the working memory of a batch, in the same time (decision 0014).
+# Images at once where features and sums count: half the working memory of a batch, in the same time (decision 0014).
 _AT_ONCE = 8
 # Matrices of features by features, float64, at once where statistics are summed up or a head is computed of them.
 _SQUARES = 3
@@ -53,7 +53,8 @@ def require_room(features: int) -> None:
 class FeatureExtractor:
     """A generation's network up to the head: images `(n, c, h, w)` float32 -> features `(n, f)` float32.
 
-    With `release`, for one that other graphs follow, features are copies, and `close` gives all its memory back.
+    With `release`, for one that other graphs follow, features are copies, few images are looked at at once, and `close`
+    gives all its memory back.
     """
 
     def __init__(
@@ -70,9 +71,14 @@ class FeatureExtractor:
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features of one batch; of an image of a domain, as that shows it."""
-        found = self._graph.run({"image": images, **self._feeds}, ["features"])["features"]
-        seen = self._domains(images, found)
-        return seen.copy() if self._release and seen is found else seen
+        if not self._release:
+            return self._domains(images, self._seen(images))
+        starts = range(0, len(images), _AT_ONCE)
+        seen = [self._seen(images[start : start + _AT_ONCE]) for start in starts]
+        return self._domains(images, np.concatenate(seen))
+
+    def _seen(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._graph.run({"image": images, **self._feeds}, ["features"])["features"]
 
     def close(self) -> None:
         """The end of it."""
