@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from bench.data import MEAN, STD
 
-BATCH, STEPS, RATE, MOMENTUM = 16, 150, 0.05, 0.9
+BATCH, STEPS, RATE, MOMENTUM = 16, 100, 0.05, 0.9
 # Larger images teach no more, and take longer.
-LARGEST = 64
+LARGEST = 32
 OF_EACH = 8
 # Among so many there are enough of each digit.
 FEW = 160
