@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("out/benchmarks"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("docs/results/decisions.json"))
+    parser.add_argument("--streams", type=Path, default=Path("docs/results/continual.json"))
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     if options.data is not None:
@@ -46,7 +47,8 @@ def main() -> None:
     if options.write is not None:
         from benchmarks.decisions_page import page
 
-        options.write.write_text(page(options.write.read_text(), json.loads(options.out.read_text())))
+        found, runs = (json.loads(file.read_text()) for file in (options.out, options.streams))
+        options.write.write_text(page(options.write.read_text(), found, runs["runs"]))
 
 
 @dataclass(frozen=True)

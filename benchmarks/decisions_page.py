@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from benchmarks.decisions_streams import POINT, of_streams, row, share_of, streams_tables
 
 MARKS = "<!-- decisions -->", "<!-- end of decisions -->"
-# From this difference on, in points, a lesson's two ways are not the same.
-POINT = 1.0
 CHANCE = 0.05
 # What is compared, by the images that count.
 MEASURES = {
@@ -66,16 +65,17 @@ def mcnemar(more: int, fewer: int) -> float:
     return min(1.0, 2 * tail / 2 ** (more + fewer))
 
 
-def page(text: str, found: Sequence[Mapping[str, Any]]) -> str:
-    """The page with its tables anew."""
+def page(text: str, found: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> str:
+    """The page with its tables anew: of these lessons, and of the `runs` of benchmarks/continual."""
     before, _, rest = text.partition(MARKS[0])
     _, _, after = rest.partition(MARKS[1])
-    return f"{before}{MARKS[0]}\n{verdicts(found)}\n\n{_every(found)}\n{MARKS[1]}{after}"
+    tables = f"{verdicts(found)}\n\n{_every(found)}\n\n{streams_tables(of_streams(runs))}"
+    return f"{before}{MARKS[0]}\n{tables}\n{MARKS[1]}{after}"
 
 
 def verdicts(found: Sequence[Mapping[str, Any]]) -> str:
     """How many lessons differ, and in how many of these each rule chooses the better way."""
-    lines = [_row(["by", "lessons", "that differ by", "there are", *(f"right: `{rule}`" for rule in RULES)])]
+    lines = [row(["by", "lessons", "that differ by", "there are", *(f"right: `{rule}`" for rule in RULES)])]
     lines.append("|---" * (4 + len(RULES)) + "|")
     for title, images in MEASURES.items():
         compared = [Compared.of(lesson, images) for lesson in found]
@@ -84,15 +84,11 @@ def verdicts(found: Sequence[Mapping[str, Any]]) -> str:
             (f"a point, p < {CHANCE:g}", [one for one in compared if one.clear]),
         ):
             shares = [
-                _share([one.is_better(one.chosen if rule == AUTO else rule) for one in kept])
+                share_of([one.is_better(one.chosen if rule == AUTO else rule) for one in kept])
                 for rule in RULES
             ]
-            lines.append(_row([title, str(len(found)), said, str(len(kept)), *shares]))
+            lines.append(row([title, str(len(found)), said, str(len(kept)), *shares]))
     return "\n".join(lines)
-
-
-def _share(right: Sequence[bool]) -> str:
-    return f"{sum(right)} ({100 * sum(right) / len(right):.0f} %)" if right else ""
 
 
 def _every(found: Sequence[Mapping[str, Any]]) -> str:
@@ -100,7 +96,7 @@ def _every(found: Sequence[Mapping[str, Any]]) -> str:
     groups: dict[tuple[str, str, int], list[Mapping[str, Any]]] = {}
     for lesson in found:
         groups.setdefault((lesson["base"], lesson["lesson"], lesson["images"]), []).append(lesson)
-    lines = [_row(COLUMNS), "|---" * len(COLUMNS) + "|"]
+    lines = [row(COLUMNS), "|---" * len(COLUMNS) + "|"]
     for (base, name, images), runs in groups.items():
         nats = [run["gain"]["likelihood"] / run["gain"]["done"] for run in runs]
         trained = sum(run["chosen"] == "centers" for run in runs)
@@ -115,14 +111,10 @@ def _every(found: Sequence[Mapping[str, Any]]) -> str:
         for part in ("all", "task", "base"):
             cells.append(f"{np.mean([run['ways']['heads'][part] for run in runs]):.1f}")
             cells.append(" / ".join(f"{Compared.of(run, (part,)).gain:+.1f}" for run in runs))
-        lines.append(_row(cells))
+        lines.append(row(cells))
     return "\n".join(lines)
 
 
 def _range(values: Sequence[float], form: str) -> str:
     least, most = (format(value, form) for value in (min(values), max(values)))
     return least if least == most else f"{least} to {most}"
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"

