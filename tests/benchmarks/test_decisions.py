@@ -111,8 +111,6 @@ def test_a_task_of_a_stream_is_of_the_way_that_was_chosen_and_the_other() -> Non
 def test_the_readme_says_what_centers_add() -> None:
     readme = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
     tasks = of_streams(STREAMS)
-    cold = np.mean([one.gains[OWN] for one in tasks if one.protocol == "9x10@100"])
     worse = np.mean([one.gains[ALL] for one in tasks if one.protocol == "domain@100"])
-    assert (round(2 * cold) / 2, round(2 * worse) / 2) == (0.5, 1.0)
+    assert f"{worse:.0f}" == "1"
     assert "a point where these are learned behind a worse camera" in readme
-    assert "where the base knows ten, half a point of a task's own classes" in readme
