@@ -38,7 +38,8 @@ ALLOWED = {
         "symmetric.BLOCK",
         *("symmetric._AT_ONCE", "novelty._AT_ONCE", "drift._AT_ONCE", "unknown._SMALL"),
         *("symmetric.AT_ONCE", "symmetric.LEFT"),
-        *("matrix.SQUARE", "matrix.WORTH_COPYING", "matrix.MOST_ROWS", "matrix.MOST_NUMBERS"),
+        *("symmetric.LOOKED_AT", "symmetric.UNITS_AT_ONCE"),
+        *("matrix.SQUARE", "matrix.WORTH_COPYING", "matrix.MOST_COLUMNS", "matrix.MOST_NUMBERS"),
         *("linearMap.NEAR", "linearMap.EXACT", "linearMap.ROUNDS"),
     ),
     *(

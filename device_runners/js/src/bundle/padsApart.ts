@@ -3,7 +3,7 @@
  *
  * onnxruntime-web 1.30's WebGPU provider computes such a convolution as a product of matrices, without its pads, and gives an output
  * of the padded shape filled with that (findings/ort-web-webgpu-conv-1x1-ignores-pads.sh). The gradient of a convolution with
- * strides has one. Without bias and strides, what it makes of padding is zero, so its output is padded in the place of its input: a Pad in
+ * strides may have one. Without bias and strides, what it makes of padding is zero, so its output is padded in the place of its input: a Pad in
  * front, ONNX Runtime would put back into the convolution.
  */
 
