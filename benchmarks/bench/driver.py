@@ -32,10 +32,14 @@ class Measured:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The environment of every worker: the same number of threads for every library."""
+    """The environment of every worker: the same number of threads for every library, and nothing to install from.
+
+    MNN's converter installs a package with the first pip on PATH (findings/mnn-tools-install-a-package-when-imported.sh).
+    """
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     path = os.pathsep.join(filter(None, (str(BENCHMARKS), os.environ.get("PYTHONPATH", ""))))
-    return {**os.environ, **dict.fromkeys(names, str(threads)), "PYTHONPATH": path}
+    nowhere = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
+    return {**os.environ, **dict.fromkeys(names, str(threads)), **nowhere, "PYTHONPATH": path}
 
 
 class Worker:
