@@ -34,7 +34,8 @@ class Measured:
 def environment(threads: int) -> dict[str, str]:
     """The environment of every worker: the same number of threads for every library, and nothing to install from.
 
-    MNN's converter installs a package with the first pip on PATH (findings/mnn-tools-install-a-package-when-imported.sh).
+    MNN's converter asks the first pip on PATH for a package
+    (findings/mnn-tools-install-a-package-when-imported.sh).
     """
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     path = os.pathsep.join(filter(None, (str(BENCHMARKS), os.environ.get("PYTHONPATH", ""))))
