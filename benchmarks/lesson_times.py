@@ -173,11 +173,13 @@ def _by_javascript(
 
 
 def _by_product(way: Way, stream: Any, task: Any, options: argparse.Namespace, _: Any) -> dict[str, float]:
-    # Imports are not counted, and opening a bundle would be what imports it.
-    import onnxruntime  # noqa: F401
     from benchmarks.continual.product import bundle
 
     from csk_sdk import Learner, Task, TrainingConfig
+
+    # Imports are not counted, and opening a bundle would be what imports it.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime  # noqa: F401
 
     built = bundle(options.model, options.data, options.cache, way.build)
     given = Task.from_arrays(task.name, task.train.images, task.train.labels, list(task.classes))

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,14 @@ def test_without_ssh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         Board("user@board", "csk-sdk")
 
 
+@pytest.fixture(params=[True, False], ids=["filters", "none"])
+def python_of_today(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11 has filters of archives from 3.11.4 on; Debian 12 has 3.11.2."""
+    if not request.param:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+
+
+@pytest.mark.usefixtures("python_of_today")
 def test_files_arrive_whole_and_once(board: Board, tmp_path: Path) -> None:
     source = sent_once(board, tmp_path)
     (source / "empty").write_text("no more")
@@ -74,6 +83,24 @@ def test_files_arrive_whole_and_once(board: Board, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "back").iterdir()) == ["one", "tasks"]
     assert fingerprint(tmp_path / "back/tasks/it's") == fingerprint(source)
     assert not list(tmp_path.glob(".back*"))
+
+
+@pytest.mark.usefixtures("python_of_today")
+@pytest.mark.parametrize("name", ["../beside", "/tmp/elsewhere/beside", "inside/../../beside"])
+def test_what_would_lead_out_of_the_folder_is_not_written(board: Board, tmp_path: Path, name: str) -> None:
+    board.run("true", "looking")
+    with tarfile.open(tmp_path / "board" / "crafted.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    broken(tmp_path, f"cat {tmp_path}/board/crafted.tar")
+    if name.startswith("/") and hasattr(tarfile, "data_filter"):
+        # A filter takes the leading slash away.
+        board.fetch(["one"], tmp_path / "back")
+        assert (tmp_path / "back" / name[1:]).exists()
+    else:
+        with pytest.raises(ConnectionBroken):
+            board.fetch(["one"], tmp_path / "back")
+    assert not (tmp_path / "beside").exists()
+    assert not Path(name).exists()
 
 
 def test_what_fails_there_is_a_sentence(board: Board) -> None:

@@ -113,4 +113,4 @@ def test_the_readme_says_what_centers_add() -> None:
     tasks = of_streams(STREAMS)
     worse = np.mean([one.gains[ALL] for one in tasks if one.protocol == "domain@100"])
     assert f"{worse:.0f}" == "1"
-    assert "a point where these are learned behind a worse camera" in readme
+    assert "a point where known classes are learned behind a worse camera" in readme
