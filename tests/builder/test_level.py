@@ -149,7 +149,10 @@ def test_scores_are_the_same_bits(parts: list[tuple[str, int]], seed: int) -> No
         source = prepared(network(kinds, gains, seed), Path(folder))
     before = reached(source.model, images)
     even = leveled(source, images)
-    assert np.array_equal(scores(even.model, images), scores(source.model, images))
+    own = scores(source.model, images)
+    # Where the network's own numbers overflow, those of the even one need not.
+    held = np.isfinite(own).all(axis=1)
+    assert np.array_equal(scores(even.model, images)[held], own[held])
     after = reached(even.model, images)
     inside = within(after)
     assert set(before) == set(after)

@@ -107,7 +107,11 @@ def _no_drift(estimate, ridge=0.0):
 
 # What a port may get wrong, and the kinds of cases that must tell.
 FAULTS = {
-    "no projection": ("csk_sdk.learning.training.project", lambda step, *_: None, {"steps", "task"}),
+    "no projection": (
+        "csk_sdk.method.projection.Projector.project",
+        lambda *_: None,
+        {"project", "steps", "task"},
+    ),
     "no schedule": (
         "platforms.cases.cosine",
         lambda *_: 1.0,
