@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 from benchmarks.continual.corruptions import CORRUPTIONS
 from benchmarks.continual.data import Pictures, Split, TaskData
+from benchmarks.scaled_digits import scaled_digits
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -97,19 +98,12 @@ def _new(classes: tuple[str, ...], images: int, pictures: Pictures, seed: int) -
 
 def _digits(images: int, rng: np.random.Generator) -> TaskData:
     """scikit-learn's scans of 8x8 pixels, scaled up; all that are not learned are tested."""
-    from sklearn.datasets import load_digits
-
-    scans, labels = load_digits(return_X_y=True)
-    small = (scans.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    large = [
-        np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for image in small
-    ]
-    drawn = np.repeat(np.stack(large)[..., None], 3, axis=-1)
+    drawn, labels = scaled_digits(SIDE, Image.Resampling.BILINEAR)
     order = rng.permutation(len(labels))
     learned = np.concatenate([order[labels[order] == digit][:images] for digit in range(10)])
     tested = np.setdiff1d(order, learned)
     names = tuple(f"digit {digit}" for digit in range(10))
-    train, test = (Split(drawn[kept], labels[kept].astype(np.int64)) for kept in (learned, tested))
+    train, test = (Split(drawn[kept], labels[kept]) for kept in (learned, tested))
     return TaskData("lesson", names, train, test)
 
 

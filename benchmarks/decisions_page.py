@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from benchmarks.decisions_streams import POINT, of_streams, row, share_of, streams_tables
+from benchmarks.decisions_streams import POINT, of_streams, share_of, streams_tables
+from benchmarks.page_parts import between, row
 
 MARKS = "<!-- decisions -->", "<!-- end of decisions -->"
 CHANCE = 0.05
@@ -67,10 +68,7 @@ def mcnemar(more: int, fewer: int) -> float:
 
 def page(text: str, found: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> str:
     """The page with its tables anew: of these lessons, and of the `runs` of benchmarks/continual."""
-    before, _, rest = text.partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    tables = f"{verdicts(found)}\n\n{_every(found)}\n\n{streams_tables(of_streams(runs))}"
-    return f"{before}{MARKS[0]}\n{tables}\n{MARKS[1]}{after}"
+    return between(text, MARKS, f"{verdicts(found)}\n\n{_every(found)}\n\n{streams_tables(of_streams(runs))}")
 
 
 def verdicts(found: Sequence[Mapping[str, Any]]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from benchmarks.page_parts import row
 
 from csk_sdk.method.gain import SURE, WORTH
 
@@ -109,8 +110,3 @@ def _thresholds(found: Sequence[Streamed]) -> list[str]:
 def share_of(right: Sequence[bool]) -> str:
     """How many of how many."""
     return f"{sum(right)} of {len(right)} ({100 * sum(right) / len(right):.0f} %)" if right else ""
-
-
-def row(cells: Iterable[str]) -> str:
-    """A row of a table."""
-    return f"| {' | '.join(cells)} |"

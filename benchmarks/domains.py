@@ -22,6 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
+from benchmarks.page_parts import between, row
 from numpy.typing import NDArray
 
 IMAGES = 100
@@ -118,16 +119,14 @@ def _adapted(learner: Any, name: str, images: NDArray[np.uint8]) -> float:
 
 def page(text: str, found: dict[str, Any]) -> str:
     """The page with both tables anew."""
-    before, _, rest = text.partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    return f"{before}{MARKS[0]}\n{_alone(found)}\n\n{_together(found)}\n{MARKS[1]}{after}"
+    return between(text, MARKS, f"{_alone(found)}\n\n{_together(found)}")
 
 
 def _alone(found: dict[str, Any]) -> str:
     severities = list(next(iter(found["alone"].values())))
-    lines = [_row(["severity", *severities]), "|---" * (len(severities) + 1) + "|"]
+    lines = [row(["severity", *severities]), "|---" * (len(severities) + 1) + "|"]
     for name, rows in found["alone"].items():
-        lines.append(_row([name, *(_cell(np.array(rows[severity])) for severity in severities)]))
+        lines.append(row([name, *(_cell(np.array(rows[severity])) for severity in severities)]))
     return "\n".join(lines)
 
 
@@ -143,19 +142,15 @@ def _cell(rows: NDArray[np.float64]) -> str:
 def _together(found: dict[str, Any]) -> str:
     names = [name for name in next(iter(found["together"].values()))[0] if name != "cpu_seconds"]
     lines = [
-        _row(["images a domain", *names, "mean", "CPU seconds a domain"]),
+        row(["images a domain", *names, "mean", "CPU seconds a domain"]),
         "|---" * (len(names) + 3) + "|",
     ]
     for count, rows in found["together"].items():
         cells = [float(np.mean([row[name] for row in rows])) for name in names]
         used = f"{np.mean([row['cpu_seconds'] for row in rows]):.1f}" if count != "0" else ""
         shown = [f"{cell:.1f}" for cell in (*cells, float(np.mean(cells)))]
-        lines.append(_row(["none" if count == "0" else count, *shown, used]))
+        lines.append(row(["none" if count == "0" else count, *shown, used]))
     return "\n".join(lines)
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits
+from scaled_digits import scaled_digits
 from torch import nn
 from torch.nn import functional as F
 
@@ -61,11 +61,7 @@ def write_base(folder: Path, size: int) -> None:
 
 
 def _digits(size: int, count: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The first `count` images `(n, size, size, 3)`, or all of them, and their labels."""
-    found = load_digits()
-    pixels = (found.images[:count] * (255 / 16)).astype(np.uint8)
-    large = [Image.fromarray(one).resize((size, size), Image.Resampling.BICUBIC) for one in pixels]
-    return np.stack([np.asarray(one.convert("RGB")) for one in large]), found.target[:count]
+    return scaled_digits(size, Image.Resampling.BICUBIC, count)
 
 
 def _normalized(images: NDArray[np.uint8]) -> torch.Tensor:

@@ -150,8 +150,9 @@ def test_scores_are_the_same_bits(parts: list[tuple[str, int]], seed: int) -> No
     before = reached(source.model, images)
     even = leveled(source, images)
     own = scores(source.model, images)
-    # Where the network's own numbers overflow, those of the even one need not.
+    # Where the network's own numbers overflow, at the latest in a sum over 8x8 pixels, those of the even one need not.
     held = np.isfinite(own).all(axis=1)
+    assert held.all() or max(within(before).values()) > np.finfo(np.float32).max / 64
     assert np.array_equal(scores(even.model, images)[held], own[held])
     after = reached(even.model, images)
     inside = within(after)

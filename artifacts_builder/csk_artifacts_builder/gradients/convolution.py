@@ -137,16 +137,14 @@ def _by_phases(
         if 0 in taps:
             places.append(None)
             continue
-        kernel = swapped
-        if stride > 1:
-            kernel = emit.op(
-                "Slice",
-                swapped,
-                emit.ints(*firsts),
-                emit.ints(*shape.kernel),
-                emit.ints(2, 3),
-                emit.ints(stride, stride),
-            )
+        kernel = emit.op(
+            "Slice",
+            swapped,
+            emit.ints(*firsts),
+            emit.ints(*shape.kernel),
+            emit.ints(2, 3),
+            emit.ints(stride, stride),
+        )
         if max(taps) > 1:
             kernel = _flip(emit, kernel, 2)
         # Gradients that only padding has seen are cut.

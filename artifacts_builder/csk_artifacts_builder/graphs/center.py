@@ -137,8 +137,8 @@ def _through_center(
     """What the change of the center sends back to what its tap has read: g through delta^T, `(n, c_in, *out)`."""
     if _is_depthwise(site):
         return _scaled(emit, emit.op("Gather", g, indices, axis=1), site, delta, indices)
-    spatial = emit.ints(*range(2, 2 + shape.rank))
     if site.groups > 1:
+        spatial = emit.ints(*range(2, 2 + shape.rank))
         kernel = emit.op("Unsqueeze", dense_center(emit, site, delta, indices), spatial)
         return emit.op("Conv", g, swap_channels(emit, kernel, shape), group=site.groups)
     # The selected channels, and one of zeros that stands for all others.
