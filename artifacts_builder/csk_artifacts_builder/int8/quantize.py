@@ -18,6 +18,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from csk_artifacts_builder.emit import Emitter, attribute, constant_array
+from csk_artifacts_builder.int8.between import channels_first, is_dequantised, read_rounded
 
 # The pair that CPUs are fast at: activations u8, kernels s8 (-127 to 127). Gradients are u8 around 128.
 _ACTIVATION_MAX, _KERNEL_MAX = 255, 127
@@ -109,7 +110,9 @@ def quantize(model: ir.Model, calibration: Calibration, head_weight: str) -> Non
         if conv.node.name not in calibration.in_float:
             (pass_.backward if conv.backward else pass_.forward)(conv.node)
     pass_.spread_scalars()
+    read_rounded(model.graph)
     passes.RemoveUnusedNodesPass()(model)
+    channels_first(model.graph)
     passes.NameFixPass()(model)
 
 
@@ -165,7 +168,7 @@ class _Quantizer:
         One optimisation of ONNX Runtime 1.25.0 dies on some int8 graphs with true scalars there, and passes these by.
         """
         for node in [node for node in self._emit.graph if node.op_type == "Where"]:
-            if not any(_is_dequantised(value) for value in node.inputs[1:]):
+            if not any(is_dequantised(value) for value in node.inputs[1:]):
                 continue
             for position, value in enumerate(node.inputs[1:], start=1):
                 array = constant_array(value)
@@ -196,7 +199,8 @@ class _Quantizer:
 
     def _round_gradient(self, g: ir.Value) -> _Rounded:
         emit = self._emit
-        largest = emit.op("ReduceMax", emit.op("Abs", g), keepdims=0)
+        highest, lowest = (emit.op(op, g, keepdims=0) for op in ("ReduceMax", "ReduceMin"))
+        largest = emit.op("Max", highest, emit.op("Neg", lowest))
         scale = emit.op("Max", emit.op("Mul", largest, emit.scalar(1 / _GRADIENT_MAX)), emit.scalar(_TINY))
         zero = emit.constant(_GRADIENT_ZERO, np.uint8, "zero_point")
         self._rounded[g] = _Rounded(emit.op("QuantizeLinear", g, scale, zero), scale, zero)
@@ -305,11 +309,6 @@ def _moved(kernel: ir.Value) -> tuple[ir.Value, list[ir.Node]]:
         moves.insert(0, node)
         value = _input(node, 0)
     return value, moves
-
-
-def _is_dequantised(value: ir.Value | None) -> bool:
-    producer = value.producer() if value is not None else None
-    return producer is not None and producer.op_type == "DequantizeLinear"
 
 
 def _swaps_channels(node: ir.Node) -> bool:
