@@ -348,6 +348,7 @@ class Learner:
             days=read_field(self.state.folder),
             needs=needs_of(generation.tasks, noun),
             noun=noun,
+            domains=domain_names(generation.tensors),
         )
 
     def evaluate(self, tasks: Sequence[Task], scenario: str = "task") -> Evaluation:

@@ -96,6 +96,8 @@ describe('a domain', () => {
     expect(both[0].labels).toEqual(both[1].labels);
     const hits = both[0].labels.filter((label, i) => label === names[labels[i]!]).length;
     expect(hits / labels.length).toBeGreaterThan(0.97);
+    const told = both[0].domains!.filter((domain, i) => domain === [null, 'faint', 'dark'][i % 3]).length;
+    expect(told / labels.length).toBeGreaterThan(0.95);
     await learner.close();
     expect(await right(learner, dark)).toBeGreaterThan(0.97);
   });
@@ -152,7 +154,11 @@ describe('a domain', () => {
     expect(Math.sqrt(off.reduce((sum, one) => sum + one, 0) / f)).toBeLessThan(1);
   });
 
-  it('takes the place of one of its name where that is said', async () => {
+  it('takes the place of one of its name where that is said, and of no other', async () => {
+    await expect(learner.adapt('camera', await shown(faint), { replace: true })).rejects.toThrow(
+      "There is no domain 'camera'. Known: none.",
+    );
+    expect((await learner.predict(await shown(faint, 1))).domains).toBeUndefined();
     await learner.adapt('camera', await shown(faint));
     await expect(learner.adapt('camera', await shown(dark))).rejects.toThrow(
       "Domain 'camera' is known already. Replace it with",

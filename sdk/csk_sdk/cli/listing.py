@@ -22,6 +22,7 @@ from csk_sdk.cli.options import (
 from csk_sdk.cli.rendering import Screen, duration, table
 from csk_sdk.errors import StateError
 from csk_sdk.learner import Learner
+from csk_sdk.network.domains import domain_names
 from csk_sdk.network.predicting import task_names
 from csk_sdk.workspace.folder import TaskStatus, Workspace
 
@@ -98,20 +99,27 @@ def rollback(
     """
     screen = Screen()
     learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
-    dropped = _dropped(learner, to)
-    if dropped and not yes:
-        back = f"`csk-sdk rollback --to {dropped[-1]}` brings them back as long as they are kept."
-        screen.require_yes(f"{', '.join(dropped)} will count as not learned; {back}")
+    dropped, domains = _dropped(learner, to)
+    if (dropped or domains) and not yes:
+        lost = []
+        if dropped:
+            back = f"`csk-sdk rollback --to {dropped[-1]}` brings them back as long as they are kept."
+            lost.append(f"{', '.join(dropped)} will count as not learned; {back}")
+        if domains:
+            lost.append(f"{domains} will not be known any more: `csk-sdk adapt` learns it anew.")
+        screen.require_yes(" ".join(lost))
     generation = learner.rollback(to)
     known = task_names(generation, learner.bundle.manifest.classes)
-    screen.say(f"Back at generation {generation.number}. Known now: {', '.join(known)}.")
+    gone = f" No longer known: {domains}." if domains else ""
+    screen.say(f"Back at generation {generation.number}. Known now: {', '.join(known)}.{gone}")
 
 
-def _dropped(learner: Learner, to: str) -> list[str]:
-    """The tasks that count as learned now, and not after a rollback; none where damage leaves that open."""
+def _dropped(learner: Learner, to: str) -> tuple[list[str], str]:
+    """What is known now and not after a rollback, tasks and domains; nothing where damage leaves that open."""
     try:
         now, then = learner.generation, learner.state.load(learner.state.generation_at(to))
     except StateError:
-        return []  # which a rollback mends, or says what it is
-    kept = {task.name for task in then.tasks}
-    return [task.name for task in now.tasks if task.name not in kept]
+        return [], ""  # which a rollback mends, or says what it is
+    kept, seen = {task.name for task in then.tasks}, domain_names(then.tensors)
+    tasks = [task.name for task in now.tasks if task.name not in kept]
+    return tasks, ", ".join(f"domain {name}" for name in domain_names(now.tensors) if name not in seen)

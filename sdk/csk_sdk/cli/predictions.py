@@ -52,6 +52,8 @@ def described(prediction: Prediction, files: list[str], top: int, loss: str) -> 
     if prediction.known is not None and prediction.distance is not None:
         for one, known, distance in zip(found, prediction.known, prediction.distance, strict=True):
             one |= {"known": bool(known), "distance": float(f"{distance:.6g}")}
+    for one, domain in zip(found, prediction.domains or (), strict=False):
+        one["domain"] = domain
     return found
 
 
@@ -67,10 +69,14 @@ def predictions_table(found: list[dict[str, Any]]) -> Table:
     for place in range(2, len(found[0]["top"]) + 1):
         made.add_column(_ORDINALS.get(place, f"{place}th"))
         made.add_column("%", justify="right", no_wrap=True)
+    tells = "domain" in found[0]
+    if tells:
+        made.add_column("Domain")
     for one in found:
         cells = [(choice["class"], f"{100 * choice['probability']:.1f}") for choice in one["top"]]
         if not one.get("known", True):
             cells[0] = (f"unknown ({cells[0][0]}?)", cells[0][1])
         decided = [", ".join(one["labels"]) or "-"] if several else []
-        made.add_row(one["file"], *decided, *(cell for pair in cells for cell in pair))
+        domain = [one["domain"] or "-"] if tells else []
+        made.add_row(one["file"], *decided, *(cell for pair in cells for cell in pair), *domain)
     return made

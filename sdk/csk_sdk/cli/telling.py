@@ -57,6 +57,8 @@ def status(
         f"{plural(found.classes, 'class', 'classes')} known, {plural(len(waiting), 'task')} waiting"
         f"{', and learning is paused' if paused else ''}."
     )
+    if found.domains:
+        screen.say(f"Domains: {', '.join(found.domains)}.")
     _show_field(screen, found)
     if found.needs:
         screen.say()

@@ -176,6 +176,8 @@ def _require_possible(bundle: Bundle, generation: Generation, name: str, replace
     known = domain_names(generation.tensors)
     if name in known and not replace:
         raise TaskError(said("domain_known", name=name))
+    if name not in known and replace:
+        raise TaskError(said("domain_unknown", name=name, known=", ".join(known) or "none"))
     if name not in known and len(known) >= MOST_DOMAINS:
         raise TaskError(said("domain_many", name=name, known=str(len(known))))
 

@@ -71,11 +71,16 @@ class Domains:
         """Of features `(n, f)` without any domain: the number in `names` of each image's, -1 for none."""
         return domain_of(features @ self._directions.T - self._offsets)
 
-    def __call__(self, images: NDArray[Any], features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Features `(n, f)` of images `(n, c, ...)`, of which `features` are those without any domain."""
+    def __call__(
+        self, images: NDArray[Any], features: NDArray[np.float32], told: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """Features `(n, f)` of images `(n, c, ...)`, of which `features` are those without any domain.
+
+        `told` is what `told` says of them, where that was asked already.
+        """
         if not self.names:
             return features
-        told = self.told(features)
+        told = self.told(features) if told is None else told
         if (told < 0).all():
             return features
         features = features.copy()

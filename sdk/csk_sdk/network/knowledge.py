@@ -69,13 +69,26 @@ class FeatureExtractor:
             self._feeds[head.bias] = np.zeros(1, np.float32)
         self._domains = Domains(bundle, tensors, threads)
 
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The names of the domains that are known."""
+        return tuple(self._domains.names)
+
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features of one batch; of an image of a domain, as that shows it."""
-        if not self._release:
-            return self._domains(images, self._seen(images))
-        starts = range(0, len(images), _AT_ONCE)
-        seen = [self._seen(images[start : start + _AT_ONCE]) for start in starts]
-        return self._domains(images, np.concatenate(seen))
+        return self.told(images)[0]
+
+    def told(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Features of one batch, and of each image `(n,)` the number of its domain in `domains`, -1 for none."""
+        at_once = _AT_ONCE if self._release else max(len(images), 1)
+        seen = [
+            self._seen(images[start : start + at_once]) for start in range(0, max(len(images), 1), at_once)
+        ]
+        features = np.concatenate(seen) if len(seen) > 1 else seen[0]
+        if not self.domains:
+            return features, np.full(len(features), -1)
+        told = self._domains.told(features)
+        return self._domains(images, features, told), told
 
     def _seen(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._graph.run({"image": images, **self._feeds}, ["features"])["features"]

@@ -116,9 +116,11 @@ class Predictor:
         self, images: NDArray[Any] | Sequence[Any], task: str | None = None, reject: float | None = None
     ) -> Prediction:
         """What `Learner.predict` says."""
-        doubt, head, features = self.doubt(reject), self.head(task), self.features(images)
+        doubt, head, (features, domains) = self.doubt(reject), self.head(task), self._seen(images)
         said = head.predict(features, self.bundle.manifest.input.noun)
-        return said if doubt is None else doubt.judge(said, features)
+        found = said if doubt is None else doubt.judge(said, features)
+        found.domains = domains
+        return found
 
     def doubt(self, reject: float | None = None) -> Doubt | None:
         """What rejects the share `reject` of known images, by default 0.05; None where nothing was measured.
@@ -154,15 +156,24 @@ class Predictor:
         Of signals, int16 or float `(n, length, c)` or a list of `(length, c)`, where the model takes signals. They are
         finite: raises TaskError where the network computes NaN or infinity, naming the first by its number here.
         """
+        return self._seen(images)[0]
+
+    def _seen(
+        self, images: NDArray[Any] | Sequence[Any]
+    ) -> tuple[NDArray[np.float32], tuple[str | None, ...] | None]:
+        """Features, and the name of each one's domain, None for none; None altogether where no domain is known."""
         extractor = self._opened()
         pixels = self.bundle.preprocessing.stack(images)
         starts = range(0, max(len(pixels), 1), self._chunk)
         parts = [pixels[start : start + self._chunk] for start in starts]
-        found = []
+        found, told = [], []
         for start, part in zip(starts, parts, strict=True):
-            found.append(extractor(self.bundle.preprocessing.normalize(part)))
-            require_answers(found[-1], self.bundle.manifest.input.noun, start)
-        return np.concatenate(found)
+            features, of = extractor.told(self.bundle.preprocessing.normalize(part))
+            require_answers(features, self.bundle.manifest.input.noun, start)
+            found.append(features)
+            told += of.tolist()
+        names = (*extractor.domains, None)
+        return np.concatenate(found), tuple(names[one] for one in told) if extractor.domains else None
 
     def release(self) -> None:
         """Close the graph, to make room for others; the next prediction opens it again, and a running one keeps it."""

@@ -48,6 +48,7 @@ class Status:
     - `days`: what was counted, oldest first; None where predictions are not counted (`Learner.count`)
     - `needs`: classes that need more images, those that are worst first
     - `noun`: "image" or "signal"
+    - `domains`: the names of those that images are told to be of
     """
 
     generation: int
@@ -56,6 +57,7 @@ class Status:
     days: tuple[Day, ...] | None
     needs: tuple[Need, ...]
     noun: str = "image"
+    domains: tuple[str, ...] = ()
 
     @property
     def answers(self) -> int:
@@ -96,6 +98,7 @@ class Status:
             "generation": self.generation,
             "tasks": list(self.tasks),
             "classes": self.classes,
+            "domains": list(self.domains),
             "counting": self.days is not None,
             "answers": self.answers,
             "unknown": self.unknown,

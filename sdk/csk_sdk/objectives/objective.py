@@ -49,10 +49,15 @@ class Prediction(_Said):
     - `distance` `(n,)` float32, above 0: how unlike all that is known; about 1 in the middle of a class, no unit
     - `known` `(n,)` bool: False where only the share `reject` of images of known classes is further; `labels` then
       holds the best guess all the same
+
+    And with any loss, None where no domain is known (`Learner.adapt`):
+
+    - `domains` `(n,)`: the name of the domain that each image is told to be of, None for none
     """
 
     distance: NDArray[np.float32] | None = None
     known: NDArray[np.bool_] | None = None
+    domains: tuple[str | None, ...] | None = None
 
 
 # Details of a measure by class; they name classes, so they are told, and not kept.

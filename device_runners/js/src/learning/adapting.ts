@@ -128,6 +128,8 @@ function requirePossible(bundle: Bundle, generation: Generation, name: string, r
   const known = domainNames(generation.tensors);
   if (known.includes(name)) {
     if (!replace) throw new TaskError(filled(SENTENCES.domainKnown, { name }));
+  } else if (replace) {
+    throw new TaskError(filled(SENTENCES.domainUnknown, { name, known: listed(known, DOMAINS.most) }));
   } else if (known.length >= DOMAINS.most) {
     throw new TaskError(filled(SENTENCES.domainMany, { name, known: known.length }));
   }

@@ -84,8 +84,11 @@ export class Domains {
   }
 
   /** Features `(n, f)` of images `(n, c, h, w)`, of which `features` are those without any domain. */
-  async seen(images: Float32Array, features: Float32Array): Promise<Float32Array> {
-    const told = this.told(features);
+  async seen(
+    images: Float32Array,
+    features: Float32Array,
+    told = this.told(features),
+  ): Promise<Float32Array> {
     if (told.every((domain) => domain < 0)) return features;
     const f = this.bundle.manifest.head.features;
     const found = features.slice();

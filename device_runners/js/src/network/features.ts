@@ -24,6 +24,12 @@ export interface Batch {
 /** Batches that can be gone through again. */
 export type Batches = () => Iterable<Batch>;
 
+/** Features `(n, f)`, and the name of each one's domain, null for none; no names where no domain is known. */
+export interface Told {
+  readonly features: Float32Array;
+  readonly domains?: readonly (string | null)[];
+}
+
 /** Images `(n, c, h, w)` -> features `(n, f)`. Close it when it is no longer needed. */
 export class FeatureExtractor {
   private constructor(
@@ -39,6 +45,11 @@ export class FeatureExtractor {
 
   /** Of a domain's images, features as that shows them. */
   async features(images: Float32Array): Promise<Float32Array> {
+    return (await this.told(images)).features;
+  }
+
+  /** The same, and of which domain each image is. */
+  async told(images: Float32Array): Promise<Told> {
     const { head, sites } = this.bundle.manifest;
     const feeds: Feeds = {
       image: imageFeed(this.bundle, images),
@@ -47,7 +58,13 @@ export class FeatureExtractor {
       [head.bias]: float32([1]),
     };
     const { features } = await this.graph.run(feeds, ['features']);
-    return this.domains ? this.domains.seen(images, features) : features;
+    const { domains } = this;
+    if (!domains) return { features };
+    const told = domains.told(features);
+    return {
+      features: await domains.seen(images, features, told),
+      domains: told.map((number) => domains.names[number] ?? null),
+    };
   }
 
   async close(): Promise<void> {

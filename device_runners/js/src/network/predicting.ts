@@ -11,7 +11,7 @@ import { argmax } from '../method/matrix.js';
 import { type Distance, distanceFrom, distancesOf, Familiarity, limitOf, REJECT } from '../method/unknown.js';
 import type { Generation } from '../state/record.js';
 import { BASE } from '../state/store.js';
-import { FeatureExtractor } from './features.js';
+import { FeatureExtractor, type Told } from './features.js';
 import type { Opening } from './feeds.js';
 import { requireAnswers, requireUsableHead } from './finite.js';
 
@@ -39,6 +39,8 @@ export interface Prediction {
   readonly distance?: Float32Array;
   /** Whether it is no further than all but the share `reject` of known images; `labels` holds the best guess anyway. */
   readonly known?: readonly boolean[];
+  /** The name of the domain that each image is told to be of, null for none. Undefined where no domain is known. */
+  readonly domains?: readonly (string | null)[];
 }
 
 /** How far images are from all that is known, and which share of known ones is rejected. */
@@ -83,6 +85,10 @@ export class Predictor {
 
   /** Features of images, `(n, f)`. Throws TaskError for the first image of which they are not finite. */
   async features(pictures: readonly Picture[]): Promise<Float32Array> {
+    return (await this.told(pictures)).features;
+  }
+
+  private async told(pictures: readonly Picture[]): Promise<Told> {
     this.opened ??= new Shared(FeatureExtractor.open(this.bundle, this.generation.tensors, this.opening));
     const shared = this.opened;
     try {
@@ -96,23 +102,26 @@ export class Predictor {
     }
   }
 
-  private async extract(pictures: readonly Picture[], extractor: FeatureExtractor): Promise<Float32Array> {
+  private async extract(pictures: readonly Picture[], extractor: FeatureExtractor): Promise<Told> {
     const f = this.bundle.manifest.head.features;
     const all = new Float32Array(pictures.length * f);
+    const names: (string | null)[] = [];
     for (let start = 0; start < pictures.length; start += CHUNK) {
       const batch = this.preprocessing.stack(pictures.slice(start, start + CHUNK));
-      const features = await extractor.features(this.preprocessing.normalize(batch));
+      const { features, domains } = await extractor.told(this.preprocessing.normalize(batch));
       requireAnswers(features, f, start);
       all.set(features, start * f);
+      names.push(...(domains ?? []));
     }
-    return all;
+    return names.length ? { features: all, domains: names } : { features: all };
   }
 
   async predict(pictures: readonly Picture[], task?: string, reject?: number): Promise<Prediction> {
     const head = this.head(task);
     const doubt = this.doubt(reject);
-    const features = await this.features(pictures);
-    const said = predictFrom(features, head, pictures.length);
+    const { features, domains } = await this.told(pictures);
+    const found = predictFrom(features, head, pictures.length);
+    const said = domains ? { ...found, domains } : found;
     if (!doubt) return said;
     const distance = distancesOf(doubt.distance, features);
     const limit = limitOf(doubt.distance, doubt.reject);
