@@ -31,7 +31,8 @@ LETTERS = "ABCDEFGHIJ"
 
 @dataclass(frozen=True)
 class Lesson:
-    """`images` of a class: `known` ones behind a `look`, `new` ones of the later classes from `first` on, or `far`."""
+    """`images` of a class: of a `known` few or `every` known one behind a `look`, of `new` ones of the later classes
+    from `first` on, or of `far` ones."""
 
     base: str
     kind: str
@@ -45,7 +46,8 @@ class Lesson:
         if self.kind == "new":
             classes = f"new classes {self.first + 1} to {self.first + NEW_CLASSES}"
             return f"{classes}, {self.look}" if self.look else classes
-        return f"known classes, {self.look}" if self.kind == "known" else self.look
+        kinds = {"known": "known classes", "every": "every known class"}
+        return f"{kinds[self.kind]}, {self.look}" if self.kind in kinds else self.look
 
 
 WEAK, WARM = "cifar100-base10", "cifar100-base50"
@@ -61,6 +63,7 @@ def lessons() -> tuple[Lesson, ...]:
         found += [Lesson(base, "new", 100, first=first) for first in firsts]
         found += [Lesson(base, "known", 100, look) for look in (*SEVERE[2:], *looks)]
     found += [Lesson(WEAK, "known", 500, look) for look in SEVERE[:2]]
+    found += [Lesson(WARM, "every", 100, look) for look in LOOKS]
     return tuple(found)
 
 
@@ -71,8 +74,8 @@ def task_of(
     rng = np.random.default_rng((seed, lesson.images))
     if lesson.kind == "far":
         return _digits(lesson.images, rng) if "digits" in lesson.look else _letters(lesson.images, rng)
-    if lesson.kind == "known":
-        classes = known[:: max(1, len(known) // SOME_KNOWN)]
+    if lesson.kind in ("known", "every"):
+        classes = known[:: max(1, len(known) // SOME_KNOWN)] if lesson.kind == "known" else known
         train, test = pictures.split("train", classes, lesson.images, seed), pictures.split("test", classes)
     else:
         classes = tuple(sorted(later[lesson.first : lesson.first + NEW_CLASSES]))

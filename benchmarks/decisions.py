@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--model", type=Path, nargs="+", help="the two bases, by their files' names")
     parser.add_argument("--cache", type=Path, default=Path("out/benchmarks"))
+    parser.add_argument("--kinds", nargs="+", help="of lessons; without, all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("docs/results/decisions.json"))
     parser.add_argument("--streams", type=Path, default=Path("docs/results/continual.json"))
@@ -79,6 +80,8 @@ def measure(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         for lesson in lessons():
             if (lesson.base, lesson.name, lesson.images, seed) in there or lesson.base not in models:
+                continue
+            if options.kinds and lesson.kind not in options.kinds:
                 continue
             found.append(_measured(lesson, models[lesson.base], pictures, seed, options))
             print(json.dumps(found[-1]), flush=True)

@@ -34,11 +34,15 @@ def test_the_page_is_written_from_the_results() -> None:
 
 
 def test_what_was_measured_is_the_list_as_far_as_it_went() -> None:
+    """Of the lessons of every known class, and of all others, none is left out in front of the last."""
     listed = [(one.base, one.name, one.images) for one in lessons()]
     assert len(set(listed)) == len(listed)
+    every = {(one.base, one.name, one.images) for one in lessons() if one.kind == "every"}
     for seed in {one["seed"] for one in RESULTS}:
         measured = [(one["base"], one["lesson"], one["images"]) for one in RESULTS if one["seed"] == seed]
-        assert measured == listed[: len(measured)]
+        for kind in (every, set(listed) - every):
+            of_kind = [one for one in measured if one in kind]
+            assert of_kind == [one for one in listed if one in kind][: len(of_kind)]
 
 
 @pytest.mark.parametrize("name", LOOKS)
@@ -110,7 +114,6 @@ def test_a_task_of_a_stream_is_of_the_way_that_was_chosen_and_the_other() -> Non
 
 def test_the_readme_says_what_centers_add() -> None:
     readme = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
-    tasks = of_streams(STREAMS)
-    worse = np.mean([one.gains[ALL] for one in tasks if one.protocol == "domain@100"])
-    assert f"{worse:.0f}" == "1"
-    assert "a point where known classes are learned behind a worse camera" in readme
+    gains = [Compared.of(one, ("all",)).gain for one in RESULTS if one["kind"] == "every"]
+    assert (f"{np.mean(gains):.0f}", f"{max(gains):.0f}") == ("1", "3")
+    assert "a point, three at most, where all known classes are learned behind a worse camera" in readme

@@ -20,19 +20,23 @@ _ELEMENTWISE = frozenset(
 
 
 def read_rounded(graph: ir.Graph) -> None:
-    """Let comparisons with a constant, and choices of channels, read u8 tensors in the place of what is made of them.
+    """Let masks, and choices of channels, read u8 tensors in the place of what is made of them.
 
     The numbers are the same. What is rounded later is left: a mask of a rounded tensor is another one near 0.
     """
     emit = Emitter(graph)
     for node in list(graph):
-        if node.op_type not in ("Greater", "Less", "Gather") or not is_dequantised(node.inputs[0]):
+        if node.op_type not in ("Greater", "Gather") or not is_dequantised(node.inputs[0]):
             continue
-        if node.op_type == "Gather":
-            _gather(emit, node)
-        elif (limit := _limit(node)) is not None:
-            node.replace_input_with(0, _source(node).inputs[0])
-            node.replace_input_with(1, emit.constant(limit, np.uint8, "limit"))
+        with emit.before(node):
+            new = _chosen(emit, node) if node.op_type == "Gather" else _mask(emit, node)
+        # An output of the graph keeps its name.
+        if new is None or node.outputs[0].is_graph_output():
+            continue
+        old = node.outputs[0]
+        new.shape, new.dtype = old.shape, ir.DataType.FLOAT if node.op_type == "Gather" else ir.DataType.BOOL
+        for user, position in list(old.uses()):
+            user.replace_input_with(position, new)
 
 
 def channels_first(graph: ir.Graph) -> None:
@@ -79,30 +83,28 @@ def _source(node: ir.Node) -> ir.Node:
     return producer
 
 
-def _limit(node: ir.Node) -> int | None:
-    """The integer to compare with instead, or None: it is no constant, or none is such for u8."""
-    of = (node.inputs[1], *_source(node).inputs[1:])
-    limit, scale, zero = (constant_array(value) for value in of) if len(of) == 3 else (None,) * 3
+def _mask(emit: Emitter, node: ir.Node) -> ir.Value | None:
+    """Whether a number is not 0, where all others are above the constant: as Relu ends, and Clip below.
+
+    Comparisons of u8 would do, also for others, but ONNX Runtime 1.17 has none.
+    """
+    integers, *of = (*_source(node).inputs, node.inputs[1])
+    scale, zero, limit = (constant_array(value) for value in of) if len(of) == 3 else (None,) * 3
     if limit is None or scale is None or zero is None or zero.dtype != np.uint8:
         return None
     if not limit.size == scale.size == zero.size == 1:
         return None
-    values = (np.arange(256) - int(zero.item())).astype(np.float32) * scale.astype(np.float32)
-    found = int((values <= limit).sum()) - 1 if node.op_type == "Greater" else int((values < limit).sum())
-    return found if 0 <= found <= 255 else None
+    values = (np.arange(2) - int(zero.item())).astype(np.float32) * scale.astype(np.float32)
+    if not values[0] <= limit < values[1]:
+        return None
+    return emit.op("Cast", integers, to=ir.DataType.BOOL)
 
 
-def _gather(emit: Emitter, node: ir.Node) -> None:
-    """Dequantise the elements that are chosen, not all of them."""
+def _chosen(emit: Emitter, node: ir.Node) -> ir.Value | None:
+    """Elements are chosen, and then dequantised, not all of them."""
     integers, *how = _source(node).inputs
-    # A scale for each channel would have to be chosen, too; and an output keeps its name.
-    scalars = all(value is not None and value.shape is not None and len(value.shape) == 0 for value in how)
-    if not scalars or node.outputs[0].is_graph_output():
-        return
-    with emit.before(node):
-        chosen = emit.op("Gather", integers, node.inputs[1], axis=attribute(node, "axis", 0))
-        new = emit.op("DequantizeLinear", chosen, *how)
-    old = node.outputs[0]
-    new.shape, new.dtype = old.shape, ir.DataType.FLOAT
-    for user, position in list(old.uses()):
-        user.replace_input_with(position, new)
+    # A scale for each channel would have to be chosen, too.
+    if any(value is None or value.shape is None or len(value.shape) > 0 for value in how):
+        return None
+    chosen = emit.op("Gather", integers, node.inputs[1], axis=attribute(node, "axis", 0))
+    return emit.op("DequantizeLinear", chosen, *how)
