@@ -3,7 +3,8 @@
     python tests/oldest/record.py out/oldest
 
 rules/      the gradient graph of every row of tests/builder/gradients/, and layer norms of rows with a large mean
-networks/   a bundle of every network of tests/builder/networks.py and every pool of pool_rows.py, built for all sites
+networks/   a bundle of every network of tests/builder/networks.py and every pool of pool_rows.py, built for all sites,
+            and of some of them in int8
 digits/     the digits bundle, three tasks, and what learning them gave
 Beside each graph NAME.onnx lies NAME.npz with its inputs (in/...) and outputs (out/...).
 """
@@ -34,7 +35,8 @@ import pool_rows  # noqa: E402
 import test_layer_norm  # noqa: E402
 from gradient_row import Row  # noqa: E402
 from onnx_text import model  # noqa: E402
-from replay import GRAPHS, TASKS, lived, random_feeds  # noqa: E402
+from PIL import Image  # noqa: E402
+from replay import GRAPHS, INT8, TASKS, lived, random_feeds  # noqa: E402
 from sklearn.datasets import load_digits  # noqa: E402
 from small_network import Network  # noqa: E402
 from test_gradient_rows import ROWS  # noqa: E402
@@ -59,6 +61,8 @@ def main(out: Path) -> None:
         record_network(network.proto(), out / "networks" / network.name)
     for pool in pool_rows.ROWS:
         record_network(pool.proto(), out / "networks" / str(pool).replace(" ", "-"))
+    for network in (networks.RESNET, networks.MOBILENET):
+        record_int8(network, out / "networks" / f"{network.name}{INT8}")
     for mean in (3.3, 1e4, -1e5):
         record_norm(mean, out / "rules" / f"norm of mean {mean:g}.onnx")
     record_digits(out / "digits")
@@ -86,10 +90,22 @@ def record_norm(mean: float, path: Path) -> None:
     keep(path.with_suffix(".npz"), feeds, Graph(path, 1).run(feeds))
 
 
-def record_network(proto: onnx.ModelProto, folder: Path) -> None:
-    folder.mkdir()
+def record_int8(network: Network, folder: Path) -> None:
+    """The same in int8, calibrated on noise."""
+    rng = np.random.default_rng(0)
+    channels, *size = network.image
+    for index in range(16 * network.classes):
+        place = folder / "base" / str(index % network.classes)
+        place.mkdir(parents=True, exist_ok=True)
+        noise = rng.integers(0, 256, (*size, channels)).astype(np.uint8)
+        Image.fromarray(noise).save(place / f"{index}.png")
+    record_network(network.proto(), folder, base_data=folder / "base", precision="int8")
+
+
+def record_network(proto: onnx.ModelProto, folder: Path, **options: Any) -> None:
+    folder.mkdir(exist_ok=True)
     onnx.save(proto, folder / "model.onnx")
-    build_artifacts(folder / "model.onnx", folder / "bundle", BuildOptions(trainable="all"))
+    build_artifacts(folder / "model.onnx", folder / "bundle", BuildOptions(trainable="all", **options))
     bundle = Bundle.open(folder / "bundle")
     feeds = random_feeds(bundle)
     for name in GRAPHS:

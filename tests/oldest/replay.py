@@ -24,6 +24,9 @@ TASKS = {"01": (4, 5), "02": (6, 7), "03": (8, 9)}
 # Faults of the oldest runtime in ops that a model itself has; each must still be there.
 FAULTS = {"ReduceSum-no axes is no sum": "ReduceSum with noop_with_empty_axes does not run in 1.17"}
 RELATIVE, POINTS, LOSS = 1e-4, 0.5, 1e-3
+# Of the largest number, where a runtime may round the other way: some steps of 127.
+ROUNDED = 0.05
+INT8 = " in int8"
 
 
 def random_feeds(bundle: Bundle) -> dict[str, Any]:
@@ -99,7 +102,8 @@ def differences(what: str, graph: Path, arrays: Path) -> list[str]:
     for name, value in got.items():
         expected = saved[f"out/{name}"]
         off = float(np.abs(value.astype(np.float64) - expected).max()) if value.size else 0.0
-        if value.shape != expected.shape or not off <= RELATIVE * max(
+        allowed = ROUNDED if INT8 in what else RELATIVE
+        if value.shape != expected.shape or not off <= allowed * max(
             1.0, float(np.abs(expected).max(initial=0))
         ):
             failed.append(f"{what}: {name} differs by {off:.2g}")
