@@ -80,11 +80,12 @@ class FeatureExtractor:
 
     def told(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Features of one batch, and of each image `(n,)` the number of its domain in `domains`, -1 for none."""
-        at_once = _AT_ONCE if self._release else max(len(images), 1)
-        seen = [
-            self._seen(images[start : start + at_once]) for start in range(0, max(len(images), 1), at_once)
-        ]
-        features = np.concatenate(seen) if len(seen) > 1 else seen[0]
+        if self._release:
+            starts = range(0, len(images), _AT_ONCE)
+            # A copy, also of one part: what the runtime returned holds its arena.
+            features = np.concatenate([self._seen(images[start : start + _AT_ONCE]) for start in starts])
+        else:
+            features = self._seen(images)
         if not self.domains:
             return features, np.full(len(features), -1)
         told = self._domains.told(features)

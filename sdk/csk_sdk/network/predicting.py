@@ -172,6 +172,7 @@ class Predictor:
             require_answers(features, self.bundle.manifest.input.noun, start)
             found.append(features)
             told += of.tolist()
+        # The last is that of -1.
         names = (*extractor.domains, None)
         return np.concatenate(found), tuple(names[one] for one in told) if extractor.domains else None
 
