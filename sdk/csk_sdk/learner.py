@@ -431,8 +431,8 @@ class Learner:
 
         What is known of all others is then, where no center was ever trained, to the bit what a device knows that never
         learned it; `remains` of what is returned says what else is left. Classes of the base are hidden, since the
-        bundle holds them. It cannot be undone. Raises TaskError for a class or task that is not known, StorageError
-        where something cannot be removed.
+        bundle holds them. It cannot be undone. Raises TaskError for a class or task that is not known, and where none
+        would be known any more, StorageError where something cannot be removed.
         """
         texts_of(classes, "classes", TaskError)
         if task is not None:

@@ -174,6 +174,20 @@ def test_before_anything_is_learned_a_class_of_the_base_is_hidden_too(
     assert "one" not in said(learner, digits)
 
 
+def test_the_last_class_that_is_known_stays(device: Callable[..., Learner], digits: Digits) -> None:
+    """Without it all classes of the base would be named again."""
+    learner = device("last", "01", **HEADS)
+    learner.forget("zero", "one", "two", "three")
+    assert learner.classes == ("four", "five")
+    before = learner.generation.number
+    for left in ({"task": "01"}, {}):
+        with pytest.raises(TaskError, match="No class would be known any more"):
+            learner.forget(*(() if left else ("four", "five")), **left)
+    assert learner.generation.number == before
+    learner.forget("four")
+    assert said(learner, digits) == {"five"}
+
+
 def test_what_a_forgotten_lesson_had_replaced_goes_with_it(
     device: Callable[..., Learner], digits: Digits
 ) -> None:

@@ -95,6 +95,17 @@ describe('forgetting', () => {
     expect(ledger(storage)).toEqual([]);
   });
 
+  it('leaves the last class that is known', async () => {
+    const learner = await device(['01'], HEADS);
+    await learner.forget({ classes: ['zero', 'one', 'two', 'three'] });
+    expect(learner.classes).toEqual(['four', 'five']);
+    for (const left of [{ task: '01' }, { classes: ['four', 'five'] }]) {
+      await expect(learner.forget(left)).rejects.toThrow('No class would be known any more');
+    }
+    await learner.forget({ classes: ['four'] });
+    expect(new Set(await said(learner, [0, 4, 5]))).toEqual(new Set(['five']));
+  });
+
   it('hides a class of the base, which can be taught again', async () => {
     const learner = await device(['01'], HEADS);
     const report = await learner.forget({ classes: ['two'] });

@@ -59,7 +59,7 @@ class Forgotten:
 def forget(bundle: Bundle, state: State, names: Sequence[str] = (), task: str | None = None) -> Forgotten:
     """Forget classes, or one task: everything that it alone contributed. Commits a generation, and removes older ones.
 
-    Raises TaskError for a class or a task that is not known.
+    Raises TaskError for a class or a task that is not known, or where no class would be known any more.
     """
     # Who asks again, since it was interrupted, is told that the class is not known; then it is gone, too.
     state.finish_forgetting()
@@ -85,6 +85,8 @@ def forget(bundle: Bundle, state: State, names: Sequence[str] = (), task: str | 
     known = {name for classes in kept.values() for name in classes} | set(base)
     lost = [name for one in changed for name in one.classes if name not in known]
     all_hidden = (*generation.hidden, *hidden)
+    if base and not tasks and len(all_hidden) == len(base):
+        raise TaskError(said("forget_last"))
     statistics, exact = without(bundle, state, generation, tasks, all_hidden, (*lost, *hidden))
     if changed and not tasks:
         # Nothing learned is left, so nothing that learning has moved need stay.

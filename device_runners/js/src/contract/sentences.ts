@@ -77,6 +77,8 @@ export const SENTENCES = {
   carriedTogether:
     "'{task}' was carried over by an upgrade, together with {others}, in one generation: there is none that ends with it. {back} takes the upgrade back, and {rollback} leads to what it brought.",
   forgetWhat: 'Name classes to forget, or a task.',
+  forgetLast:
+    "No class would be known any more, and a device that knows none can name nothing: learn another first. Or delete the state's folder: all that was learned there goes with it.",
   classNotKnown: "No class '{name}' is known. Known: {known}.",
   taskNotLearned: "Task '{task}' is not learned. Learned: {learned}.",
   baseStays: "The base is the bundle's, and cannot be forgotten; its classes can be hidden, one by one.",

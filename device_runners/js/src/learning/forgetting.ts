@@ -59,6 +59,9 @@ export async function forget(
   const known = new Set([...[...kept.values()].flat(), ...base]);
   const lost = [...new Set(changed.flatMap((one) => one.classes).filter((name) => !known.has(name)))];
   const allHidden = [...generation.hidden, ...hidden];
+  if (base.length && !tasks.length && allHidden.length === base.length) {
+    throw new TaskError(SENTENCES.forgetLast);
+  }
   const gone = [...lost, ...hidden];
   let { statistics, exact } = await without(bundle, state, generation, tasks, allHidden, gone);
   let tensors = new Map(generation.tensors);
