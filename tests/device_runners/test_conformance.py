@@ -142,7 +142,7 @@ FAULTS = {
     "no shrinkage between domains": ("platforms.domains.PRIOR_PICTURES", 0.0, {"telling"}),
     "a domain that is told, and not seen through": (
         "csk_sdk.network.domains.Domains.__call__",
-        lambda self, images, features: features,
+        lambda self, images, features, told=None: features,
         {"domain"},
     ),
     "channels of a domain that stay as they are": (

@@ -60,7 +60,7 @@ def same(one: Prediction, other: Prediction) -> bool:
 MOMENTS = {
     "when it asks which generation is current": (State, "head"),
     "when it reads that generation": (State, "load"),
-    "between two batches": (FeatureExtractor, "__call__"),
+    "between two batches": (FeatureExtractor, "told"),
 }
 
 
