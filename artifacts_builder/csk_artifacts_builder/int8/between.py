@@ -35,8 +35,7 @@ def read_rounded(graph: ir.Graph) -> None:
             continue
         old = node.outputs[0]
         new.shape, new.dtype = old.shape, ir.DataType.FLOAT if node.op_type == "Gather" else ir.DataType.BOOL
-        for user, position in list(old.uses()):
-            user.replace_input_with(position, new)
+        old.replace_all_uses_with(new)
 
 
 def channels_first(graph: ir.Graph) -> None:
@@ -47,9 +46,11 @@ def channels_first(graph: ir.Graph) -> None:
     """
     emit, wanted = Emitter(graph), _wanted(list(graph))
     for node in list(graph):
-        source = node.inputs[0].producer() if is_dequantised(node.outputs[0]) and node.inputs[0] else None
-        if source is not None and source.op_type in ("QLinearConv", "MaxPool") and node.outputs[0] in wanted:
-            made = source.outputs[0]
+        if node.op_type != "DequantizeLinear" or node.outputs[0] not in wanted:
+            continue
+        made = node.inputs[0]
+        source = made.producer() if made is not None else None
+        if source is not None and source.op_type in ("QLinearConv", "MaxPool"):
             with emit.before(node):
                 node.replace_input_with(0, emit.op("Reshape", made, emit.op("Shape", made)))
 

@@ -160,8 +160,7 @@ def forget_domain(state: State, name: str) -> Generation:
     generation = state.load()
     gone = domain_tensors(generation.tensors, name)
     if not gone:
-        known = ", ".join(domain_names(generation.tensors)) or "none"
-        raise TaskError(said("domain_unknown", name=name, known=known))
+        raise _not_known(name, domain_names(generation.tensors))
     left = {key: value for key, value in generation.tensors.items() if key not in gone}
     committed = state.commit(generation.number, generation.tasks, left)
     state.clear_progress()
@@ -177,9 +176,13 @@ def _require_possible(bundle: Bundle, generation: Generation, name: str, replace
     if name in known and not replace:
         raise TaskError(said("domain_known", name=name))
     if name not in known and replace:
-        raise TaskError(said("domain_unknown", name=name, known=", ".join(known) or "none"))
+        raise _not_known(name, known)
     if name not in known and len(known) >= MOST_DOMAINS:
         raise TaskError(said("domain_many", name=name, known=str(len(known))))
+
+
+def _not_known(name: str, known: Sequence[str]) -> TaskError:
+    return TaskError(said("domain_unknown", name=name, known=", ".join(known) or "none"))
 
 
 def _features(

@@ -107,8 +107,7 @@ export async function forgetDomain(state: State, name: string): Promise<Generati
   const generation = await state.load();
   const gone = domainTensors(generation.tensors, name);
   if (!gone.size) {
-    const known = listed(domainNames(generation.tensors), DOMAINS.most);
-    throw new TaskError(filled(SENTENCES.domainUnknown, { name, known }));
+    throw notKnown(name, domainNames(generation.tensors));
   }
   const left = new Map([...generation.tensors].filter(([key]) => !gone.has(key)));
   const committed = await state.commit(generation.number, generation.tasks, left);
@@ -129,10 +128,14 @@ function requirePossible(bundle: Bundle, generation: Generation, name: string, r
   if (known.includes(name)) {
     if (!replace) throw new TaskError(filled(SENTENCES.domainKnown, { name }));
   } else if (replace) {
-    throw new TaskError(filled(SENTENCES.domainUnknown, { name, known: listed(known, DOMAINS.most) }));
+    throw notKnown(name, known);
   } else if (known.length >= DOMAINS.most) {
     throw new TaskError(filled(SENTENCES.domainMany, { name, known: known.length }));
   }
+}
+
+function notKnown(name: string, known: readonly string[]): TaskError {
+  return new TaskError(filled(SENTENCES.domainUnknown, { name, known: listed(known, DOMAINS.most) }));
 }
 
 /** The images that count, spread over all that are given: how many, and in batches as the bundle has them. */
