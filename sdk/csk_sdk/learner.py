@@ -27,7 +27,6 @@ from csk_sdk.learning.learn_run import LearnRun, OnProgress
 from csk_sdk.learning.life import LearnReport
 from csk_sdk.learning.stream import TaskStream
 from csk_sdk.network.counting import Counter
-from csk_sdk.network.domains import domain_names
 from csk_sdk.network.evaluation import Evaluation, Scores, require_scenario, score_tasks
 from csk_sdk.network.export import export_model
 from csk_sdk.network.predicting import LinearHead, Predictor, require_new_task
@@ -41,6 +40,7 @@ from csk_sdk.state import Generation, LearnedTask, State
 from csk_sdk.state.atomic import make_folder
 from csk_sdk.state.field import is_counting, read_field, start_counting, stop_counting
 from csk_sdk.state.handover import finish
+from csk_sdk.state.versions import domain_names
 
 # Images at once through the network where memory is scarce.
 _SMALL_CHUNK = 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from conftest import NAMES, Digits, build_digits_bundle, open_learner
 from csk_sdk import BundleError, Learner, Task, TaskError
 from csk_sdk.method.projection import frozen_moment
 from csk_sdk.network.domains import domain_tensors
+from csk_sdk.workspace.verification import verify
 
 Pixels = NDArray[np.uint8]
 BASE = (0, 1, 2, 3)
@@ -169,6 +171,25 @@ def test_rolling_back_goes_by_tasks(learner: Learner, digits: Digits) -> None:
     assert ([task.name for task in learner.tasks], learner.domains) == (["01"], ("faint",))
     learner.rollback("base")
     assert learner.domains == ()
+
+
+def test_what_repairing_leaves_of_domains_is_said(
+    learner: Learner, digits: Digits, digits_bundle: Path
+) -> None:
+    """A power cut costs a generation: nobody is to find out by wrong answers that a domain went with it."""
+    learner.learn(digits.task("01", (4, 5)))
+    learner.adapt("faint", faint(mixed(digits)))
+    learner.adapt("dark", dark(mixed(digits)))
+    folder = learner.state.folder
+    said = []
+    for _ in range(2):
+        os.truncate(folder / f"generations/{learner.state.head():06d}.safetensors", 50)
+        found = {one.name: one.detail for one in verify(digits_bundle, folder, repair=True).state}
+        said.append(found["HEAD"].partition(" is now current: ")[2])
+    assert said == [
+        "01; seen in 1 domain: faint.",
+        "01. It knows no domain: `csk-sdk adapt` learns again those that the damaged one knew.",
+    ]
 
 
 def test_forgetting_everything_keeps_the_domains(learner: Learner, digits: Digits) -> None:

@@ -22,8 +22,8 @@ from csk_sdk.cli.options import (
 from csk_sdk.cli.rendering import Screen, duration, table
 from csk_sdk.errors import StateError
 from csk_sdk.learner import Learner
-from csk_sdk.network.domains import domain_names
 from csk_sdk.network.predicting import task_names
+from csk_sdk.state.versions import domain_names
 from csk_sdk.workspace.folder import TaskStatus, Workspace
 
 _STATE_STYLES = {"learned": "green", "next": "bold", "broken": "red", "test only": "dim"}

@@ -41,7 +41,6 @@ from csk_sdk.network.domains import (
     SCALE,
     SHIFT,
     Domains,
-    domain_names,
     domain_tensors,
 )
 from csk_sdk.network.finite import require_answers
@@ -49,6 +48,7 @@ from csk_sdk.network.knowledge import FeatureExtractor
 from csk_sdk.network.predicting import class_distance, class_head, is_folder_name
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 from csk_sdk.state import Generation, State
+from csk_sdk.state.versions import domain_names
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from csk_sdk.method.feature_map import FeatureMap
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.projection import frozen_moment
 from csk_sdk.method.unknown import Familiarity, replace_sketch
-from csk_sdk.network.domains import domain_names
 from csk_sdk.network.ledger import (
     MAP,
     MAPPED,
@@ -36,6 +35,7 @@ from csk_sdk.network.ledger import (
     statistics_of,
 )
 from csk_sdk.state import Generation, LearnedTask, State
+from csk_sdk.state.versions import domain_names
 
 Tensors = dict[str, NDArray[Any]]
 Float64 = NDArray[np.float64]

@@ -13,8 +13,8 @@ from csk_sdk.contract.sentences import said
 from csk_sdk.formats.wording import plural, rounded
 from csk_sdk.method.gain import Gain
 from csk_sdk.method.projection import is_frozen
-from csk_sdk.network.domains import domain_names
 from csk_sdk.objectives import Objective
+from csk_sdk.state.versions import domain_names
 
 # Why a task has heads only, by the setting that decides it; "" where its centers were trained.
 FEW_SHOT, MAX_FORGETTING = "few-shot", "max-forgetting"

@@ -6,7 +6,7 @@ A domain called NAME has four tensors, `domain/NAME/` and: `scale` and `shift` `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
@@ -18,18 +18,13 @@ from csk_sdk.contract.manifest import DOMAIN_MODEL, DOMAIN_SCALE, DOMAIN_SHIFT
 from csk_sdk.errors import StateError
 from csk_sdk.method.domains import domain_of
 from csk_sdk.runtime.sessions import Graph
-from csk_sdk.state.versions import DOMAIN
+from csk_sdk.state.versions import DOMAIN, domain_names
 
 PREFIX = DOMAIN
 PARTS = SCALE, SHIFT, DIRECTION, OFFSET = "scale", "shift", "direction", "offset"
 Tensors = dict[str, NDArray[Any]]
 # As many as go through the other graphs at once where only features are asked for.
 _AT_ONCE = 8
-
-
-def domain_names(tensors: Iterable[str]) -> tuple[str, ...]:
-    """The domains that there are tensors of, in alphabetical order."""
-    return tuple(sorted({key.split("/")[1] for key in tensors if key.startswith(PREFIX)}))
 
 
 def domain_tensors(tensors: Mapping[str, NDArray[Any]], name: str | None = None) -> Tensors:

@@ -44,7 +44,7 @@ from csk_sdk.state.ledger import LedgerFiles
 from csk_sdk.state.progress import read_progress
 from csk_sdk.state.sealing import unseal
 from csk_sdk.state.store import IDENTITY, GenerationStore
-from csk_sdk.state.versions import NewerStateError
+from csk_sdk.state.versions import WITH_DOMAINS, NewerStateError, domain_names
 
 INTACT, PRUNED, LEFTOVER, DAMAGED, REPAIRED = "intact", "pruned", "leftover", "damaged", "repaired"
 NEWER, LOST = "newer", "lost"
@@ -326,10 +326,33 @@ class StateCheck:
         way = self.store.way(certain=True)
         best = next((one for one in way if self.store.is_intact(one.number, certain=True)), None)
         number = best.number if best else 0
-        known = ", ".join(task.name for task in best.tasks) if best else "what the bundle knows"
         last = max({self.store.last(), *self.store.numbers()})
         mend = partial(self.store.write_head, number, last)
-        return Finding("HEAD", DAMAGED, problem), (mend, f"Generation {number} is now current: {known}.")
+        known = f"Generation {number} is now current: {self._known(best)}."
+        return Finding("HEAD", DAMAGED, problem), (mend, f"{known}{self._domains_lost(best)}")
+
+    def _known(self, best: GenerationRecord | None) -> str:
+        """The tasks and domains of an intact generation."""
+        known = ", ".join(task.name for task in best.tasks) if best else ""
+        known = known or "what the bundle knows"
+        domains = self._domains(best)
+        return (
+            f"{known}; seen in {plural(len(domains), 'domain')}: {', '.join(domains)}" if domains else known
+        )
+
+    def _domains(self, record: GenerationRecord | None) -> tuple[str, ...]:
+        """Those of an intact generation."""
+        if record is None or record.needs.reader < WITH_DOMAINS.reader:
+            return ()
+        with closing(self.store.opened(record.number)[1]) as tensors:
+            return domain_names(tensors)
+
+    def _domains_lost(self, best: GenerationRecord | None) -> str:
+        """What to say where the damaged generation may have known of domains, whose names are in its tensors only."""
+        damaged = self._current(certain=True)
+        if damaged is None or damaged.needs.reader < WITH_DOMAINS.reader or self._domains(best):
+            return ""
+        return " It knows no domain: `csk-sdk adapt` learns again those that the damaged one knew."
 
     def _contributions(self) -> Iterator[Checked]:
         """Each that is damaged, lost or of no use, and how many are as their names say."""

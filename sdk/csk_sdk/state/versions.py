@@ -6,7 +6,7 @@ it would misread raises `min_reader`, and what it would make stale by writing ra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -72,6 +72,11 @@ WITH_BLOCKS = Needs(2, 2)
 WITH_DOMAINS = Needs(3, 3)
 # What names of tensors of domains begin with.
 DOMAIN = "domain/"
+
+
+def domain_names(tensors: Iterable[str]) -> tuple[str, ...]:
+    """The domains that there are tensors of, in alphabetical order."""
+    return tuple(sorted({key.split("/")[1] for key in tensors if key.startswith(DOMAIN)}))
 
 
 def _sentence(what: Path, doing: str, version: int, rest: str) -> str:
