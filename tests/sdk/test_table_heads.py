@@ -50,7 +50,7 @@ def test_the_default_tolerance_decides_as_the_optimum() -> None:
     assert (decided[0] == decided[1]).mean() > 0.99
 
 
-@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4, 5e35])
 @pytest.mark.parametrize(("n", "f", "targets"), [(400, 12, 1), (300, 40, 3), (30, 64, 2)])
 def test_ridge_is_scikit_learns_in_any_unit(n: int, f: int, targets: int, unit: float) -> None:
     features, scores = drawn(n, f, targets)
