@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 from plain_stack import stack
 
 from conftest import REPOSITORY, Digits, build_digits_bundle, open_learner
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_sdk import Bundle, ConfigError, StorageError, TrainingConfig
+from csk_sdk import Bundle, ConfigError, Learner, StorageError, TrainingConfig
 from csk_sdk.contract.manifest import TRAINING_MODEL, Manifest
 from csk_sdk.learning.memory_budget import plan_for, predicted_bytes
 from csk_sdk.network.knowledge import FeatureExtractor
@@ -281,6 +283,40 @@ def test_the_smallest_budget_holds_where_matrices_of_features_are_the_peak(tmp_p
     done = limited(needed, *train, needed)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not json.loads(done.stdout.splitlines()[0])["heads_only"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="VmHWM is Linux's")
+def test_the_smallest_budget_holds_where_images_are_seen_through_a_domain(tmp_path: Path) -> None:
+    """An int8 network of large kernels: the graph that sees through a domain has them in float32."""
+    rng = np.random.default_rng(0)
+
+    def drawn(each: int, striped: bool = False) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        labels = np.arange(4 * each) % 4
+        images = rng.normal(80 + 30 * labels[:, None, None, None], 30, (4 * each, 8, 8, 3))
+        images[:, :, ::2] *= 0.0 if striped else 1.0
+        return np.clip(images, 0, 255).astype(np.uint8), labels
+
+    images, labels = drawn(40)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        path = tmp_path / f"base/{'abcd'[label]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    build_artifacts(
+        stack(tmp_path / "m.onnx", (3, 16, 640, 640, 640), 2),
+        tmp_path / "w/bundle",
+        BuildOptions(features="last", precision="int8", base_data=tmp_path / "base", classes=tuple("abcd")),
+    )
+    Learner.open(tmp_path / "w/bundle", tmp_path / "w/state").adapt("striped", drawn(40, striped=True)[0])
+    images, labels = drawn(40, striped=True)
+    (tmp_path / "w/tasks").mkdir()
+    np.savez(tmp_path / "w/tasks/01.npz", images=images, labels=labels, class_names=list("efgh"))
+    train = [Path(sys.executable).with_name("csk-sdk"), "train", "--workspace", tmp_path / "w", "--json"]
+    train += ["--threads", "1", "--no-evaluate", "--memory-budget"]
+    refused = subprocess.run([*train, "60MiB"], capture_output=True, text=True, check=False).stderr
+    needed = refused.split(". Pass ")[1].split(" or more")[0]
+    done = limited(needed, *train, needed)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="VmHWM is Linux's")

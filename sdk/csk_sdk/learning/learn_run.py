@@ -102,7 +102,7 @@ class LearnRun:
             len(task.train), task.classes, bundle.objective, config, config.epochs, life.fixed
         )
         self._gain: Gain | None = None
-        plan = plan_for(bundle.manifest, config, backend, len(task.train))
+        plan = plan_for(bundle.manifest, config, backend, len(task.train), domains=life.fixed == DOMAINS)
         self._pixels = PixelCache(task.train, bundle.preprocessing, plan.pixel_bytes)
         self._batch_size = config.batch_size or bundle.manifest.batch_size
         self._flip, self._shift = augmentation(config, bundle.manifest)

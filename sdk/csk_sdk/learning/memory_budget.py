@@ -8,6 +8,8 @@ csk_artifacts_builder/measure/memory.py. Predicted here, each for itself, are th
     consolidating   the memory graph, the task's moments in float64, and the next generation beside this one
     fitting         the task's head, on features kept for it
     committing      the next generation once more as the bytes of its file
+
+Where domains are known, no step is taken, and the graph that sees through them is open beside the memory graph.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ _KERNELS_IN_FLIGHT = 3
 # and while the drift is estimated.
 _STATISTICS_MATRICES = 3.5
 _DRIFT_MATRICES = 7
+# Weights in float32 of a domain's graph while it is open, in those of their file: what it runs on, and what opening it
+# leaves in the arena (decision 0014).
+_DOMAIN_WEIGHTS = 1.5
 _MIB = 1 << 20
 # What a process has before it learns differs from one to the next by less: a megabyte was seen.
 _DIFFERS = 4 * _MIB
@@ -70,11 +75,12 @@ def plan_for(
     pictures: int,
     held: int = 0,
     present: int | None = None,
+    domains: bool = False,
 ) -> Plan:
     """The fastest plan within `config.memory_budget`; without one, what the settings say.
 
     `pictures` is how many the task has, or its sample; `held` how many more must be in memory, `present` the process's
-    resident bytes now, by default measured.
+    resident bytes now, by default measured; `domains` whether some are known.
     Raises ConfigError where the budget cannot be kept, or nothing is known about the bundle's memory.
     """
     batch = config.batch_size or manifest.batch_size
@@ -89,7 +95,7 @@ def plan_for(
     budget = config.memory_budget
     needed = 0
     for profile, micro in _choices(config, batch):
-        needed = present + predicted_bytes(manifest, config, profile, micro, pictures)
+        needed = present + predicted_bytes(manifest, config, profile, micro, pictures, domains)
         pixels = min(budget - needed, profile.pixel_bytes, pictures * _picture_bytes(manifest))
         if pixels >= 0:
             return Plan(profile, _smaller(micro, batch), pixels, budget, needed + pixels)
@@ -112,9 +118,17 @@ def require_budget(bundle: Bundle, config: TrainingConfig) -> None:
 
 
 def predicted_bytes(
-    manifest: Manifest, config: TrainingConfig, profile: Profile, micro: int, pictures: int
+    manifest: Manifest,
+    config: TrainingConfig,
+    profile: Profile,
+    micro: int,
+    pictures: int,
+    domains: bool = False,
 ) -> int:
-    """How far learning a task of so many images goes above what a process with an opened bundle has already."""
+    """How far learning a task of so many images goes above what a process with an opened bundle has already.
+
+    `domains`: whether some are known.
+    """
     parts, batch = manifest.memory, config.batch_size or manifest.batch_size
     small, int8 = profile.maps_kernels, manifest.precision == INT8
     features = 4 * manifest.head.features
@@ -135,11 +149,12 @@ def predicted_bytes(
     # Gradients of all channels, of one run and of those before it; as much for a progress checkpoint's bytes and what
     # the arena loses between runs; of the chosen channels what predict_memory lists.
     learning = 3.5 * centers + parts["learning"] * ratio
-    training = weights + max(opening, learning + activations + in_flight)
+    training = 0 if domains else weights + max(opening, learning + activations + in_flight)
+    through = _DOMAIN_WEIGHTS * manifest.files[WEIGHTS].size + activations if domains else 0
     learned = min(profile.sample_bytes, pictures * features)
     # The next generation's centers and moments, and the statistics of both.
     following = centers + moments + _STATISTICS_MATRICES * matrix + 2 * learned
-    consolidating = forward + following + max(opening, activations + 3 * moments)
+    consolidating = forward + through + following + max(opening, activations + 3 * moments)
     fitting = following + 3 * learned + max(parts["head"], _DRIFT_MATRICES * matrix)
     committing = following + 2 * (centers + moments) + 3 * matrix
     return int(always + max(training, consolidating, fitting, committing))

@@ -21,7 +21,7 @@ from csk_sdk.data.labels import Labels
 from csk_sdk.errors import ConfigError, DivergedError, TaskError
 from csk_sdk.learning.acceptance import unfamiliar
 from csk_sdk.learning.consolidation import Batches
-from csk_sdk.learning.few_shot import FEW_SHOT, NO_GAIN, heads_because
+from csk_sdk.learning.few_shot import DOMAINS, FEW_SHOT, NO_GAIN, heads_because
 from csk_sdk.learning.life import LearnReport, TaskLife, Trained, require_possible
 from csk_sdk.learning.memory_budget import plan_for
 from csk_sdk.learning.prefix_cache import AUTO as WHERE_IT_FITS
@@ -133,8 +133,10 @@ class TaskStream:
                 self._bundle, self._state, generation, self._name, self._classes, self._config, self._backend,
                 self._replaces,
             )  # fmt: skip
-            manifest, config = self._bundle.manifest, self._config
-            plan = plan_for(manifest, config, self._backend, self._reservoir, self._held_at_most)
+            manifest, config, domains = self._bundle.manifest, self._config, self._life.fixed == DOMAINS
+            plan = plan_for(
+                manifest, config, self._backend, self._reservoir, self._held_at_most, domains=domains
+            )
             self._life.follow(plan)
             self._life.require_room()
             self._held_open = stack.pop_all()
