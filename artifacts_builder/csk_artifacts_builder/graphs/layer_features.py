@@ -27,6 +27,7 @@ from csk_artifacts_builder.emit import Emitter, static_shape
 from csk_artifacts_builder.graphs.center import site_node
 from csk_artifacts_builder.graphs.choice import choose_sites
 from csk_artifacts_builder.graphs.head import split_head
+from csk_artifacts_builder.graphs.whole_images import of_whole_images
 from csk_artifacts_builder.prepare.model import SourceModel
 from csk_sdk.contract.manifest import Site
 from csk_sdk.errors import ConfigError
@@ -69,8 +70,11 @@ def add_layer_features(
     # Where a model flattens by a computed shape, inference does not find this one.
     split.features.shape = ir.Shape([static_shape(model.graph.inputs[0])[0], split.weight.shape[1]])
     most = max(_FEATURES_IN_ALL[features] - split.weight.shape[1], _ADDED_AT_LEAST)
-    seen = _inputs(model, late)
-    before = [x for x in reversed(_inputs(model, sites)) if x not in seen and _is_layer(x)]
+    whole = of_whole_images(model)
+    seen = [x for x in _inputs(model, late) if x.name in whole]
+    before = [
+        x for x in reversed(_inputs(model, sites)) if x not in seen and x.name in whole and _is_layer(x)
+    ]
     chosen = [(_mean, x) for x in seen]
     further = [(_root_mean_square, x) for x in before]
     if features == WIDE:

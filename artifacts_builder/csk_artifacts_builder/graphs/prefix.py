@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from csk_artifacts_builder.emit import Emitter, static_shape
 from csk_artifacts_builder.graphs.models import HALF_MAX, IMAGE, finish
+from csk_artifacts_builder.graphs.whole_images import of_whole_images
 from csk_artifacts_builder.int8.quantize import Calibration, Range, quantize, scale_and_zero
 from csk_artifacts_builder.measure.costs import flops_by_node
 from csk_sdk.contract.manifest import Site
@@ -26,6 +27,8 @@ PREFIX = "prefix"
 BESIDE = "prefix.beside"
 # A cut further ahead is taken where it holds smaller features and still saves this share of what the last one does.
 _WORTH = 0.9
+# What a manifest has for the shape of an image's features.
+_AXES = 3
 # Two bytes keep a sixteen-thousandth of what base images show even so.
 _BEYOND = 4.0
 
@@ -55,7 +58,7 @@ def find_cut(prepared: ir.Model, sites: Sequence[Site]) -> Cut | None:
     last one saves most; the smallest is taken of those that save nearly as much.
     """
     flops = flops_by_node(prepared)
-    first = {site.node for site in sites}
+    first, whole = {site.node for site in sites}, of_whole_images(prepared)
     pending = {value: len(list(value.uses())) for value in prepared.graph.inputs}
     saved = 0
     found: list[tuple[int, Cut]] = []
@@ -72,10 +75,12 @@ def find_cut(prepared: ir.Model, sites: Sequence[Site]) -> Cut | None:
         pending = {value: uses for value, uses in pending.items() if uses or value.is_graph_output()}
         saved += flops.get(str(node.name), 0)
         cut = _cut_at(list(pending)) if saved else None
-        if cut is not None:
+        if cut is not None and cut.name in whole and len(cut.shape) <= _AXES:
             found.append((saved, cut))
+    if not found:
+        return None
     worth = [cut for flops_saved, cut in found if flops_saved >= _WORTH * found[-1][0]]
-    return min(reversed(worth), key=lambda cut: math.prod(cut.stored), default=None)
+    return min(reversed(worth), key=lambda cut: math.prod(cut.stored))
 
 
 def _cut_at(pending: Sequence[ir.Value]) -> Cut | None:

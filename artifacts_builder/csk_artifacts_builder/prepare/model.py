@@ -7,11 +7,12 @@ those of the source model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from onnxscript import optimizer
@@ -123,11 +124,12 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     said = (*misread, *said)
     # Before sizes are written as constants: some pools have fewer windows than onnx says of older opsets.
     write_windows(model, where)
+    sizes = _sizes_of_reshapes(model)
     static_batch = _make_batch_dynamic(model, image)
     _remove_dropout(model)
     passes.IdentityEliminationPass()(model)
     if static_batch is not None:
-        _free_reshapes(model, static_batch)
+        _free_reshapes(model, static_batch, sizes)
     passes.ShapeInferencePass()(model)
     downgrade(model, where)
     fold_constants(model)
@@ -266,13 +268,30 @@ def _make_batch_dynamic(model: ir.Model, image: ir.Value) -> int | None:
     return batch if isinstance(batch, int) else None
 
 
-def _free_reshapes(model: ir.Model, batch: int) -> None:
-    """A Reshape that an exporter wrote for one fixed batch follows the batch instead."""
+def _sizes_of_reshapes(model: ir.Model) -> dict[ir.Node, list[int]]:
+    """What each Reshape gives, as far as its sizes are known."""
+    found = {}
+    for node in model.graph:
+        if node.op_type == "Reshape" and (shape := node.outputs[0].shape) is not None and shape.is_static():
+            found[node] = list(shape.numpy())
+    return found
+
+
+def _free_reshapes(model: ir.Model, batch: int, sizes: Mapping[ir.Node, list[int]]) -> None:
+    """A Reshape that an exporter wrote for one fixed batch follows the batch instead.
+
+    Where the batch is, there may be parts of each image: windows that a layer looks at one by one. `sizes` is what each
+    gave for the batch.
+    """
     for node in model.graph:
         if node.op_type != "Reshape":
             continue
         target = constant_array(node.inputs[1])
-        if target is None or target.size == 0 or int(target[0]) != batch:
+        if target is None or target.size == 0:
+            continue
+        if node in sizes and target.size > 2 and target[0] > batch > 0 and target[0] % batch == 0:
+            target = np.array(sizes[node], np.int64)
+        elif int(target[0]) != batch:
             continue
         freed = target.copy()
         freed[0] = 0 if -1 in target[1:] else -1
