@@ -131,6 +131,30 @@ def test_a_signal_that_overflows_in_the_network_gets_no_answer(lives: dict[str, 
         lives["protected"].predict(clips)
 
 
+@pytest.mark.parametrize("heads", ["heads", "centers"])
+@pytest.mark.parametrize(("scale", "broken"), [(16000.0, 1.0), (1e10, 1.0), (1.0, 1e12)])
+def test_signals_of_another_scale_are_refused(
+    sounds_bundle: Path, tmp_path: Path, heads: str, scale: float, broken: float
+) -> None:
+    """16-bit samples that were saved as floats, or one spike, would cover all that is known."""
+    learner = open_learner(sounds_bundle, tmp_path / "state", train=heads)
+    clips, labels = sounds.arrays(sounds.NEW[:2], 20, seed=1)
+    clips = clips.astype(np.float32) / (32768 if clips.dtype == np.int16 else 1) * np.float32(scale)
+    clips[3] *= np.float32(broken)
+    with pytest.raises(TaskError, match=r"classes would spread .* times as wide .* Nothing was committed"):
+        learner.learn(Task.from_signals("01", clips, labels, sounds.NEW[:2]))
+    assert learner.tasks == ()
+    assert accuracy(learner, sounds.BASE) > 0.9
+
+
+def test_louder_signals_are_not(sounds_bundle: Path, tmp_path: Path) -> None:
+    learner = open_learner(sounds_bundle, tmp_path / "state", train="heads")
+    clips, labels = sounds.arrays(sounds.NEW[:2], 20, seed=1)
+    clips = clips.astype(np.float32) / (32768 if clips.dtype == np.int16 else 1)
+    learner.learn(Task.from_signals("01", 2 * clips, labels, sounds.NEW[:2]))
+    assert accuracy(learner, sounds.BASE) > 0.9
+
+
 def test_an_application_feeds_batches(learner: Learner) -> None:
     kinds = PAIRS[0][1]
     clips, labels = sounds.arrays(kinds, 40, seed=1)

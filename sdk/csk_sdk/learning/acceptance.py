@@ -5,14 +5,19 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from csk_sdk.config import REFUSE, TrainingConfig
 from csk_sdk.contract.sentences import said
 from csk_sdk.contract.thresholds import integer, number
+from csk_sdk.data.labels import Labels
 from csk_sdk.errors import ContradictionError, TaskError
 from csk_sdk.formats.wording import plural
 from csk_sdk.method.decisions import Judgement, Twin
+from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.label_check import LabelEvidence
-from csk_sdk.method.novelty import UNFAMILIAR
+from csk_sdk.method.novelty import UNFAMILIAR, WIDER, widening
 
 _NOT_TOLD, _TOLD = number("not_told", "all_classes"), number("not_told", "task")
 _ADVISED = integer("one_image", "advised")
@@ -54,6 +59,16 @@ def require_agreement(
     raise ContradictionError(
         said("contradicts", task=task, found=", ".join(some[:3]), more=more, stays=stays, noun=noun, **how)
     )
+
+
+def require_scale(known: ClassStatistics, features: NDArray[np.float32], labels: Labels) -> None:
+    """Raise TaskError for signals, by their features `(n, f)` and labels, of another scale than all that is known.
+
+    Pixels have one scale; a signal has whatever unit its file was written in.
+    """
+    wider = widening(known, features, labels) if labels.ndim == 1 else 1.0
+    if wider >= WIDER:
+        raise TaskError(said("other_scale", score=f"{wider:,.0f}" if wider < 1e6 else f"{wider:.0e}"))
 
 
 def unfamiliar(novelty: float | None, noun: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from csk_sdk.contract.manifest import PORTABLE, Site
 from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import DivergedError
-from csk_sdk.learning.acceptance import forgets_too_much, twins_to_part
+from csk_sdk.learning.acceptance import forgets_too_much, require_scale, twins_to_part
 from csk_sdk.learning.consolidation import Batches, Consolidated, Consolidation, Measured, Seen
 from csk_sdk.learning.gaining import gain_so_far
 from csk_sdk.learning.memory_budget import WHOLE, Plan
@@ -186,6 +186,8 @@ class TaskTraining:
         self._targets.see(seen)
         self.evidence = self._objective.evidence(features, labels, self.classes)
         old = self._old_statistics()
+        if self._bundle.manifest.input.is_signal:
+            require_scale(old, features, labels)
         self.novelty = novelty(old, features[:_NOVELTY_IMAGES])
         if self.known:
             self.contradicted = contradicted(old, PRIOR_PICTURES, features, labels, self.classes)

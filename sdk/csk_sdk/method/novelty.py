@@ -8,6 +8,8 @@ al., arXiv 1807.03888; here on the features before the head only.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,7 @@ from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.symmetric import Factor
 
 UNFAMILIAR = number("novelty", "unfamiliar")
+WIDER = number("novelty", "wider")
 _SHRINKAGE, _LEAST_VARIANCE = number("novelty", "shrinkage"), number("novelty", "least_variance")
 _IMAGES_PER_FEATURE = integer("novelty", "images_per_feature")
 # So many classes at once: as arrays, they are small enough for the C library not to ask the system for each anew.
@@ -48,3 +51,21 @@ def novelty(known: ClassStatistics, features: NDArray[np.float32]) -> float | No
         np.minimum(nearest, far.min(axis=1), out=nearest)
     nearest += np.einsum("nf,nf->n", images, images)
     return float(nearest.mean()) / known.features
+
+
+def widening(known: ClassStatistics, features: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """How many times as wide the deviation within classes would be, of all features together, with a task's too.
+
+    features `(n, f)` float32, labels `(n,)`. All classes are told apart by the one spread that they share: where a task
+    of another scale makes most of it, those that were known are not told apart any more. 1 where nothing is known.
+    """
+    before, freedom = float(known.variances().mean()), known.freedom
+    if not (known.counts > 0).any() or before <= known.rounding:
+        return 1.0
+    exact, classes = features.astype(np.float64), np.unique(labels)
+    scatter = sum(
+        float(np.square(part - part.mean(axis=0)).sum()) for part in (exact[labels == one] for one in classes)
+    )
+    more = max(len(labels) - len(classes), 0)
+    after = (freedom * before + scatter / known.features) / (freedom + more)
+    return math.sqrt(after / before)

@@ -3,8 +3,10 @@
 export const SENTENCES = {
   labelsLookWrong:
     "The labels of task '{task}' look wrong: a classifier fitted to the other {noun}s names one left out correctly in {accuracy} % of cases, and guessing in {chance} %. Check that each class holds its own {noun}s; if they are right, learn it with labelCheck: false. Nothing was committed.",
+  otherScale:
+    "With this task's signals classes would spread {score} times as wide in the network's features as now: they are in another unit or scale than those that the bundle was built with, or some are broken. Learned, they would cover what is known. Bring them to that scale (16-bit samples are divided by 32768), and repair or remove broken ones. Nothing was committed.",
   unfamiliar:
-    "these {noun}s are unlike all that the model knows (out-of-distribution score {score}: so many times as far from the nearest class as its own {noun}s are): expect little, and check the {noun}s and the bundle's preprocessing. Where another camera, light or weather is why, adapt to it first (docs/domains.md).",
+    "these {noun}s are unlike all that the model knows (out-of-distribution score {score}: so many times as far from the nearest class as its own {noun}s are): expect little, and check the {noun}s and the bundle's preprocessing. Where another camera, light or weather is why, adapt to it first: `csk-sdk adapt`, or `Learner.adapt` (docs/domains.md).",
   forgetsTooMuch:
     "Learning '{task}' would cost '{worst}' about {points} percentage points of accuracy, more than the {allowed} that maxForgetting allows: lower learningRate or channelRatio, raise energy, or pass onForgetting: 'heads-only'. Nothing was committed.",
   headsInstead:
