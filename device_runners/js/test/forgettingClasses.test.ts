@@ -119,7 +119,7 @@ describe('forgetting', () => {
     await learner.forget({ classes: ['two'] });
     expect(await said(learner, [6])).not.toContain('two');
     await expect(learner.forget({ classes: ['two'] })).rejects.toThrow(
-      "No class 'two' is known. Known: zero, one, three, four, five, seven.",
+      "No class 'two' is known. Known: four, five, seven, zero, one, three.",
     );
   });
 
@@ -202,7 +202,7 @@ describe('names', () => {
       [() => learner.forget({ classes: ['four'], task: '01' }), 'Name classes to forget, or a task.'],
       [
         () => learner.forget({ classes: ['nine'] }),
-        "No class 'nine' is known. Known: zero, one, two, three, ",
+        "No class 'nine' is known. Known: four, five, zero, one, two, three.",
       ],
       [() => learner.forget({ task: '09' }), "Task '09' is not learned. Learned: 01."],
       [() => learner.forget({ task: 'base' }), "The base is the bundle's, and cannot be forgotten"],

@@ -39,15 +39,22 @@ def forget(
     Example:  csk-sdk forget four
     """
     if bool(classes) == (task is not None):
-        raise ConfigError("Name the classes to forget, or a task with --task NAME.")
+        either = ", and not both" if classes else ""
+        raise ConfigError(f"Name the classes to forget, or a task with --task NAME{either}.")
     screen = Screen(as_json)
-    learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
+    space = Workspace.open(workspace, bundle, state, trust=trust)
+    learner = space.learner()
     if not yes:
         what = f"Task {task} is" if task is not None else f"{', '.join(classes or ())}: this is"
         screen.require_yes(f"{what} forgotten for good, in older generations too.")
     report = learner.forget(*(classes or ()), task=task)
     screen.json(report.to_json())
     _tell(screen, report)
+    waiting = space.inbox.paths() if report.tasks else {}
+    for path in (waiting[name] for name in report.tasks if name in waiting):
+        screen.warn(
+            f"{path} still holds the images: remove it, or the next `csk-sdk train` learns them again."
+        )
 
 
 def _tell(screen: Screen, report: Forgotten) -> None:
@@ -81,7 +88,7 @@ def rename(
     generation = space.learner().rename(old, new)
     screen = Screen()
     screen.say(f"{old} is called {new} now. Generation {generation.number} is current.")
-    _say_folders(screen, space, old, f"rename it to {new}")
+    _say_folders(screen, space, old, f"rename {{it}} to {new}")
 
 
 def merge(
@@ -104,11 +111,19 @@ def merge(
     screen = Screen()
     screen.say(f"{other} is {into} now. Generation {generation.number} is current.")
     _say_folders(
-        screen, space, other, f"its images are of {into} now, so move them there, or rename it to {into}"
+        screen,
+        space,
+        other,
+        f"these images are of {into} now, so move them there, or rename {{it}} to {into}",
     )
 
 
 def _say_folders(screen: Screen, space: Workspace, name: str, remedy: str) -> None:
-    """Test images in the inbox go by the names of their folders, which nobody renames but their owner."""
-    for folder in sorted(space.tasks.glob(f"*/test/{escape(name)}")):
-        screen.say(f"  {folder}: {remedy}, or {folder.parts[-3]} cannot be tested.")
+    """Images in the inbox go by the names of their folders, which nobody renames but their owner."""
+    for tested in sorted(space.tasks.glob(f"*/test/{escape(name)}")):
+        task = tested.parents[1]
+        # Both, since what is tested is to be among what was learned.
+        folders = [one for one in (task / "train" / name, tested) if one.is_dir()]
+        it = "it" if len(folders) == 1 else "both"
+        what = " and ".join(map(str, folders))
+        screen.say(f"  {what}: {remedy.format(it=it)}, or {task.name} cannot be tested.")

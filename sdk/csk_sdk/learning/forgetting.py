@@ -345,7 +345,9 @@ def _require_known(
     known = _classes_of(generation, visible)
     for name in names:
         if name not in known:
-            raise TaskError(said("class_not_known", name=name, known=_some(known)))
+            # What can be changed first: the base's classes may be a thousand.
+            learned = [one for one in known if one not in visible]
+            raise TaskError(said("class_not_known", name=name, known=_some([*learned, *visible])))
     if task == BASE:
         raise TaskError(said("base_stays"))
     if task is not None and task not in task_names(generation, ()):
@@ -366,4 +368,5 @@ def _require_name(name: str) -> None:
 
 
 def _some(names: Sequence[str], most: int = 20) -> str:
-    return (", ".join(names[:most]) + (", ..." if len(names) > most else "")) or "none"
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}" or "none"

@@ -5,7 +5,7 @@ import { SENTENCES } from '../contract/sentences.js';
 import { TaskError } from '../errors.js';
 import { type Json, JsonNumber, jsonOf } from '../formats/json.js';
 import { firstTwin, isPlain, LONGEST } from '../formats/names.js';
-import { filled, listed } from '../formats/sentences.js';
+import { filled, grouped } from '../formats/sentences.js';
 import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { Contribution } from '../method/contributions.js';
 import { shareOf } from '../method/decisions.js';
@@ -345,12 +345,14 @@ function requireKnown(
   const known = classesOf(generation, visible);
   const unknown = names.find((name) => !known.includes(name));
   if (unknown !== undefined) {
-    throw new TaskError(filled(SENTENCES.classNotKnown, { name: unknown, known: listed(known) }));
+    // What can be changed first: the base's classes may be a thousand.
+    const learnedFirst = [...known.filter((one) => !visible.includes(one)), ...visible];
+    throw new TaskError(filled(SENTENCES.classNotKnown, { name: unknown, known: some(learnedFirst) }));
   }
   if (task === BASE) throw new TaskError(SENTENCES.baseStays);
   const learned = generation.tasks.map(({ name }) => name);
   if (task !== undefined && !learned.includes(task)) {
-    throw new TaskError(filled(SENTENCES.taskNotLearned, { task, learned: listed(learned) }));
+    throw new TaskError(filled(SENTENCES.taskNotLearned, { task, learned: some(learned) }));
   }
 }
 
@@ -366,4 +368,9 @@ function requireName(name: string): void {
   // A control character is shown, and not written.
   const shown = JSON.stringify(name.slice(0, 40)).slice(1, -1);
   throw new TaskError(filled(SENTENCES.className, { name: shown, longest: LONGEST }));
+}
+
+function some(names: readonly string[], most = 20): string {
+  const more = names.length > most ? ` and ${grouped(names.length - most)} more` : '';
+  return `${names.slice(0, most).join(', ')}${more}` || 'none';
 }
