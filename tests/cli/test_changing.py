@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from cli.conftest import SETTINGS
 from conftest import NAMES, Digits
@@ -108,6 +109,53 @@ def test_evaluate_goes_on_behind_forget(
     done = run("evaluate", *space)
     assert done.status == 0
     assert "Test images of 'six' in task '02' are left out" in " ".join(done.err.split())
+
+
+def test_evaluate_leaves_out_what_is_hidden_and_what_is_broken(
+    run: Callable[..., Any], space: list[str], tmp_path: Path, digits: Digits
+) -> None:
+    for name, chosen in (("01", (4, 5)), ("02", (6, 7))):
+        digits.save(digits.task(name, chosen, test=10), tmp_path / "tasks")
+    images, labels = digits.arrays((0, 1, 2, 3), 0, 10)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        path = tmp_path / "tasks/base/test" / NAMES[label] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.reshape(8, 8)).save(path)
+    assert run("train", "--task", "all", *space).status == 0
+    before = run("evaluate", "--scenario", "class", "--json", *space).json
+    assert run("forget", "two", *space).status == 0
+    (tmp_path / "tasks/02.npz").write_bytes(b"no archive")
+    done = run("evaluate", "--scenario", "class", "--json", *space)
+    assert (done.status, done.json["tasks"]) == (0, before["tasks"])
+    # Who has nothing to name the hidden class with is not measured on it.
+    assert "two" not in done.json["classes"]["base"]
+    assert done.json["acc"] > before["acc"] - 3
+    hidden, broken = (
+        "Test images of 'two' in task 'base' are left out",
+        f"Not tested: {tmp_path}/tasks/02.npz",
+    )
+    said = " ".join(done.err.split())
+    assert hidden in said
+    assert broken in said
+    assert len(done.json["notes"]) == 2
+
+
+def test_evaluate_measures_where_nothing_can_be_written(
+    run: Callable[..., Any], space: list[str], tmp_path: Path, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits.save(digits.task("01", (4, 5), test=10), tmp_path / "tasks")
+    assert run("train", "--task", "01", *space).status == 0
+
+    def refused(*_: object) -> None:
+        raise StorageError("The disk is read-only.")
+
+    monkeypatch.setattr("csk_sdk.state.folder.replace_file", refused)
+    done = run("evaluate", *space)
+    assert (done.status, done.err) == (
+        0,
+        "Warning: These accuracies are not kept for later. The disk is read-only.\n",
+    )
+    assert "01" in done.out
 
 
 def test_rename_and_merge(run: Callable[..., Any], space: list[str], tmp_path: Path) -> None:

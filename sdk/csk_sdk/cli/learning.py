@@ -216,7 +216,7 @@ def _evaluate(
 ) -> tuple[Evaluation, Evaluation] | None:
     """Both scenarios; None without test images. A failure is a warning: what was learned stays learned."""
     try:
-        testable = space.testable(learner)
+        testable, broken = space.testable(learner)
         if not testable:
             if learner.tasks:  # not already in front of the first task
                 screen.say(
@@ -228,7 +228,7 @@ def _evaluate(
     except CskError as error:
         screen.warn(f"not tested. {error}")
         return None
-    for note in scores.notes:
+    for note in (*broken, *scores.notes):
         screen.warn(note)
     return scores.evaluation("task"), scores.evaluation("class")
 

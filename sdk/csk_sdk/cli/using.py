@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -80,7 +81,9 @@ def evaluate(
     require_named(tasks, space.inbox)
     learner = space.learner()
     with screen.bar("Testing"):
-        scores = learner.score(space.testable(learner))
+        testable, broken = space.testable(learner)
+        scores = learner.score(testable)
+        scores = replace(scores, notes=(*broken, *scores.notes))
     wanted = ["task", "class"] if scenario is Scenario.both else [scenario.value]
     found = {name: scores.evaluation(name) for name in wanted}
     for note in scores.notes:

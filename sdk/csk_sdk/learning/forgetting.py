@@ -346,8 +346,8 @@ def _require_known(
     for name in names:
         if name not in known:
             # What can be changed first: the base's classes may be a thousand.
-            learned = [one for one in known if one not in visible]
-            raise TaskError(said("class_not_known", name=name, known=_some([*learned, *visible])))
+            own = [one for one in known if one not in visible]
+            raise TaskError(said("class_not_known", name=name, known=_some([*own, *visible])))
     if task == BASE:
         raise TaskError(said("base_stays"))
     if task is not None and task not in task_names(generation, ()):

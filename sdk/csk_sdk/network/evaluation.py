@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Split, Task
-from csk_sdk.errors import ConfigError, TaskError
+from csk_sdk.errors import ConfigError, StorageError, TaskError
 from csk_sdk.method.continual_metrics import AccuracyMatrix
 from csk_sdk.method.decisions import lost_to_others
 from csk_sdk.method.heads import ClassStatistics
@@ -110,14 +110,18 @@ def score_tasks(predictor: Predictor, state: State, tasks: Sequence[Task]) -> Sc
 
     The base classes are tested with a task called "base" that has a test split only.
     Test images of classes that their task does not know are left out: it never learned them, they were forgotten, or
-    have another name now. Raises TaskError where there is nothing to test.
+    have another name now; and of base classes that are hidden. Where the state cannot be written, the row is measured
+    and not kept. Raises TaskError where there is nothing to test.
     """
     generation = predictor.generation
     names = task_names(generation, predictor.bundle.manifest.classes)
     given = {task.name: task for task in tasks if task.test is not None and task.name in names}
     known, notes = {}, []
     for name, task in given.items():
-        known[name], left_out = _known_part(task, predictor.head(name).classes)
+        classes = predictor.head(name).classes
+        if name == BASE:
+            classes = tuple(one for one in classes if one not in generation.hidden)
+        known[name], left_out = _known_part(task, classes)
         notes += [left_out] if left_out else []
     row = {name: _score(predictor, known[name]) for name in names if name in known and known[name].test}
     if not row and notes:
@@ -127,7 +131,10 @@ def score_tasks(predictor: Predictor, state: State, tasks: Sequence[Task]) -> Sc
             f"None of the learned tasks ({', '.join(names) or 'none yet'}) has test images or signals. Put some into "
             "tasks/NAME/test/<class>/ (tasks/base/test/<class>/ for the base classes)."
         )
-    state.save_scores(generation.number, {name: _kept(entry) for name, entry in row.items()})
+    try:
+        state.save_scores(generation.number, {name: _kept(entry) for name, entry in row.items()})
+    except StorageError as error:
+        notes.append(f"These accuracies are not kept for later. {error}")
     # Its own row is known, whether or not the disk can give it back.
     saved = {**state.load_scores(), generation.number: row}
     scores = _along_the_way(

@@ -178,14 +178,24 @@ class Workspace:
                 if task.train is not None:
                     yield task
 
-    def testable(self, learner: Learner) -> list[Task]:
+    def testable(self, learner: Learner) -> tuple[list[Task], tuple[str, ...]]:
         """The learned tasks (and "base") with test images in the inbox, without their training images.
 
-        Raises TaskError for one that cannot be opened.
+        And a sentence about each that cannot be opened. Raises TaskError where that is each of them.
         """
         known = set(task_names(learner.generation, learner.bundle.manifest.classes))
-        tasks = (self.inbox.open(name) for name in self.inbox.names() if name in known)
-        return [replace(task, train=None) for task in tasks if task.test is not None]
+        tasks, broken = [], []
+        for name in self.inbox.names():
+            if name not in known:
+                continue
+            try:
+                tasks.append(self.inbox.open(name))
+            except TaskError as error:
+                broken.append(error)
+        if broken and not tasks:
+            raise broken[0]
+        notes = tuple(f"Not tested: {error}" for error in broken)
+        return [replace(task, train=None) for task in tasks if task.test is not None], notes
 
     def survey(self, learner: Learner) -> list[TaskStatus]:
         """Every task of the inbox, and every learned one, by name; a broken one is listed, not raised."""
