@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import csk_sdk
 from csk_sdk import StateError, StateLockedError, StorageError, verify
 from csk_sdk.state import LearnedTask, State
+from csk_sdk.state.field import Day, add_days, read_field, start_counting
 from csk_sdk.state.lock import StateLock
 from csk_sdk.workspace.folder import Workspace
 from field.failing_disk import Disk
@@ -208,6 +210,20 @@ def test_damage_is_told_and_mended(folder: Path, case: str) -> None:
         assert state.commit(current, [*state.load().tasks, learned("Z")], tensors(7)).number == 5
 
 
+def test_what_was_counted_is_begun_anew(folder: Path) -> None:
+    state = folder / "state"
+    start_counting(state)
+    add_days(state, [Day("2026-11-30", 4, answers=3)])
+    assert by_name(check(folder))["field.json"][0] == "intact"
+    os.truncate(state / "field.json", 20)
+    with pytest.raises(StateError, match=r"`csk-sdk verify --repair` counts from nothing again"):
+        read_field(state)
+    assert by_name(check(folder))["field.json"][0] == "damaged"
+    status, said = by_name(check(folder, repair=True))["field.json"]
+    assert (status, said.endswith("Counted from nothing again.")) == ("repaired", True)
+    assert (read_field(state), by_name(check(folder))["field.json"][0]) == ((), "intact")
+
+
 def test_several_damages_at_once_end_at_the_newest_intact_generation(folder: Path) -> None:
     generations = folder / "state/generations"
     (folder / "state/HEAD").unlink()
@@ -275,11 +291,26 @@ def test_a_record_on_the_way_is_written_again_whatever_was_done_next(folder: Pat
     assert [record.number for record in state_of(folder).history()] == [3, 2, 1]
 
 
+def test_what_goes_with_a_damaged_generation_is_said(folder: Path) -> None:
+    """Its record is intact: so nobody has to find out that a class is no longer hidden."""
+    state = state_of(folder)
+    known = state.load(4)
+    first, *rest = known.tasks
+    with state.lock():
+        state.commit(4, [replace(first, classes=("c", "b")), *rest], tensors(9), hidden=("one",))
+    flip(folder / "state/generations/000005.safetensors")
+    found = by_name(check(folder, repair=True))
+    assert found["HEAD"][1].endswith(
+        "Generation 4 is now current: A, B, D. No longer known: that one is hidden, that a is called c."
+    )
+
+
 def test_nothing_intact_is_left_but_the_bundle(folder: Path) -> None:
     for number in (2, 3, 4):
         flip(folder / f"state/generations/{number:06d}.safetensors")
     found = by_name(check(folder, repair=True))
-    assert found["HEAD"][1].endswith("Generation 0 is now current: what the bundle knows.")
+    said = "Generation 0 is now current: what the bundle knows. No longer known: task A, task B, task D."
+    assert found["HEAD"][1].endswith(said)
     assert Workspace.open(folder).learner().generation.number == 0
 
 

@@ -119,7 +119,9 @@ def test_a_block_of_which_both_files_are_lost_is_named(tmp_path: Path, small: No
     assert found["generation 5"].detail == f"{first} is missing or damaged, and so is its copy."
     repaired = {one.name: one for one in check(state, repair=True)}
     assert {one.status for one in repaired.values()} == {"repaired"}
-    assert repaired["HEAD"].detail.endswith("Generation 3 is now current: t1, t2, t3.")
+    assert repaired["HEAD"].detail.endswith(
+        "Generation 3 is now current: t1, t2, t3. No longer known: task t5."
+    )
     assert not check(state)
     again = state_at(tmp_path)
     assert same(dict(again.load().tensors), tensors_of(range(1, 4)))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from csk_sdk.errors import StateError
-from csk_sdk.state.atomic import exists, remove_or_raise, replace_file
+from csk_sdk.state.atomic import UnreadableError, exists, remove_or_raise, replace_file
 from csk_sdk.state.lock import StateLock
 from csk_sdk.state.sealing import seal, unseal
 
@@ -25,6 +25,7 @@ DAYS = 90
 # Shares of known images that lie beyond the distances that are counted by.
 SHARES = (0.5, 0.2, 0.05)
 _MOST = 2**53
+_ANEW = "`csk-sdk verify --repair` counts from nothing again; it is the only thing that is lost."
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,25 @@ def read_field(folder: Path) -> tuple[Day, ...] | None:
     path = folder / FIELD
     if not exists(path):
         return None
-    raw = unseal(path)
     try:
-        return tuple(_day(one) for one in raw["days"])
+        return tuple(_day(one) for one in unseal(path)["days"])
+    except UnreadableError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
-        raise StateError(f"{path} has a day that is none ({error}).") from error
+        raise StateError(f"{path} has a day that is none ({error}). {_ANEW}") from error
+    except StateError as error:
+        raise StateError(f"{error} {_ANEW}") from error
 
 
 def start_counting(folder: Path) -> None:
     """Count from now on; what was counted stays. The folder must be there. Raises StorageError."""
     if not is_counting(folder):
+        _write(folder, ())
+
+
+def count_anew(folder: Path) -> None:
+    """Forget what was counted, and count on. Raises StorageError."""
+    with StateLock(folder, FIELD_LOCK):
         _write(folder, ())
 
 

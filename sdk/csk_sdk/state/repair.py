@@ -9,6 +9,7 @@ What is mended, each from what else is known:
     damaged tensors     removed: no checksum, no use; the record stays, as if pruned; also where a block is lost
     contributions       removed when damaged: what they told can be taken out in part only
     scores, progress    removed when damaged: they can be measured, or trained, again
+    field.json          begun anew when damaged
     what was to be forgotten                            removed, as whatever writes next would
     temporary files, what a crashed commit left         removed
 
@@ -37,8 +38,9 @@ from csk_sdk.state.atomic import (
     remove_file,
     unreadable,
 )
+from csk_sdk.state.field import FIELD, count_anew, read_field
 from csk_sdk.state.forgetting import finish_forgetting, unforgotten
-from csk_sdk.state.generation import GenerationRecord
+from csk_sdk.state.generation import GenerationRecord, LearnedTask
 from csk_sdk.state.identity import check_identity, write_identity
 from csk_sdk.state.ledger import LedgerFiles
 from csk_sdk.state.progress import read_progress
@@ -81,7 +83,8 @@ class StateCheck:
         self.store.needs().require_writer(self.folder)
 
     def run(self, repair: bool = False) -> Iterator[Finding]:
-        """Each part in turn: identity, blocks, generations, HEAD, the ledger, scores, progress, leftovers.
+        """Each part in turn: identity, blocks, generations, HEAD, the ledger, scores, progress, what was counted,
+        leftovers.
 
         Raises StateError when another bundle's state is to be repaired, or where only a newer csk-sdk may read what is
         current, or write what is to be repaired; StorageError when it cannot be written.
@@ -115,6 +118,7 @@ class StateCheck:
         yield from self._contributions()
         yield from self._scores()
         yield from self._progress()
+        yield from self._counted()
         yield from self._leftovers()
 
     def _sure(self, name: str, check: Callable[[], Checked]) -> Checked:
@@ -329,7 +333,7 @@ class StateCheck:
         last = max({self.store.last(), *self.store.numbers()})
         mend = partial(self.store.write_head, number, last)
         known = f"Generation {number} is now current: {self._known(best)}."
-        return Finding("HEAD", DAMAGED, problem), (mend, f"{known}{self._domains_lost(best)}")
+        return Finding("HEAD", DAMAGED, problem), (mend, f"{known}{self._lost(best)}")
 
     def _known(self, best: GenerationRecord | None) -> str:
         """The tasks and domains of an intact generation."""
@@ -347,12 +351,27 @@ class StateCheck:
         with closing(self.store.opened(record.number)[1]) as tensors:
             return domain_names(tensors)
 
-    def _domains_lost(self, best: GenerationRecord | None) -> str:
-        """What to say where the damaged generation may have known of domains, whose names are in its tensors only."""
+    def _lost(self, best: GenerationRecord | None) -> str:
+        """What the generation that is damaged knew and this one does not, as far as its record tells.
+
+        Names of domains are in tensors only.
+        """
         damaged = self._current(certain=True)
-        if damaged is None or damaged.needs.reader < WITH_DOMAINS.reader or self._domains(best):
+        if damaged is None:
             return ""
-        return " It knows no domain: `csk-sdk adapt` learns again those that the damaged one knew."
+        lost = [f"task {task.name}" for task in damaged.tasks if task.name not in _names(best)]
+        lost += [
+            f"that {name} is hidden" for name in damaged.hidden if best is None or name not in best.hidden
+        ]
+        lost += [
+            f"that {before} is called {now}"
+            for task in (best.tasks if best else ())
+            for before, now in _renamed(task, damaged.tasks)
+        ]
+        told = f" No longer known: {', '.join(lost)}." if lost else ""
+        if damaged.needs.reader >= WITH_DOMAINS.reader and not self._domains(best):
+            told += " It knows no domain: `csk-sdk adapt` learns again those that the damaged one knew."
+        return told
 
     def _contributions(self) -> Iterator[Checked]:
         """Each that is damaged, lost or of no use, and how many are as their names say."""
@@ -411,6 +430,20 @@ class StateCheck:
         if exists(path):
             yield self._sure(path.name, partial(self._small, path, "The task starts from its beginning."))
 
+    def _counted(self) -> Iterator[Checked]:
+        def check() -> Checked:
+            try:
+                read_field(self.folder)
+            except UnreadableError:
+                raise
+            except StateError as error:
+                mend = partial(count_anew, self.folder), "Counted from nothing again."
+                return Finding(FIELD, DAMAGED, str(error)), mend
+            return Finding(FIELD, INTACT), None
+
+        if exists(self.folder / FIELD):
+            yield self._sure(FIELD, check)
+
     def _small(self, path: Path, after: str) -> Checked:
         name = path.relative_to(self.folder).as_posix()
         try:
@@ -451,3 +484,14 @@ def _remove(*paths: Path) -> None:
                 f"{path} is damaged and could not be removed: check that the disk is writable and this user may "
                 "write there, and run the command again."
             )
+
+
+def _names(record: GenerationRecord | None) -> set[str]:
+    return {task.name for task in record.tasks} if record else set()
+
+
+def _renamed(task: LearnedTask, later: Sequence[LearnedTask]) -> list[tuple[str, str]]:
+    """Classes of a task that have another name in its later record; none where some were forgotten meanwhile."""
+    now = next((one.classes for one in later if one.name == task.name), ())
+    pairs = zip(task.classes, now, strict=True) if len(now) == len(task.classes) else ()
+    return [(old, new) for old, new in pairs if old != new]
