@@ -88,7 +88,8 @@ def test_an_empty_inbox_has_nothing_to_learn(run, workspace, tmp_path):
 
 def test_ctrl_c_and_again_goes_on_where_it_stopped(run, workspace, monkeypatch):
     (workspace / "csk.toml").write_text(
-        "[training]\nepochs = 2\nthreads = 1\nfew_shot = 0\ngradient_share = 1.0\ncheckpoint_seconds = 0.0\n"
+        "[training]\nepochs = 2\nthreads = 1\nfew_shot = 0\ntrain = 'centers'\n"
+        "gradient_share = 1.0\ncheckpoint_seconds = 0.0\n"
     )
     step, count = TaskTraining.step, 0
 

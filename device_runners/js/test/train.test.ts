@@ -12,7 +12,14 @@ import { device, HEADS, TASKS, task } from './teaching.js';
 
 // 80 images in batches of 16: 5 steps an epoch, of which two are taken before the decision.
 const PROBE = 2;
-const CENTERS = { ...SETTINGS, epochs: 3, fewShot: 0, gradientShare: 1, checkpointSeconds: 0 };
+const CENTERS = {
+  ...SETTINGS,
+  epochs: 3,
+  fewShot: 0,
+  train: 'centers',
+  gradientShare: 1,
+  checkpointSeconds: 0,
+};
 /** So small that nothing can come of it. */
 const NOTHING = { ...CENTERS, learningRate: 1e-7 };
 const { sure, worth } = GAIN;

@@ -46,13 +46,15 @@ export const SENTENCES = {
   domainNoNearer:
     "Seen as domain '{name}' would show them, {images} are no nearer to what is known than they are seen now: take images of classes that the base knows, a fair mix of them, in one look that is not known yet. Nothing was committed.",
   fewShot:
-    '{each} a class: too few for training to gain much. The backbone stays frozen, and the classes have heads on it. More epochs, or fewShot: 0, train all the same.',
+    "{each} a class: too few for training to gain much. The backbone stays frozen, and the classes have heads on it. train: 'centers' with more epochs, or with fewShot: 0, trains all the same.",
   headsPay:
     "training would not pay: after {done} % of it, heads name {after} % right of {images} held out, and {before} % on the untouched network; their log-likelihood changed by {likelihood} nats, which is no clear gain. The backbone stays frozen, and the classes have heads on it; train: 'centers' trains all the same.",
   headsUntold:
     "of {images}, none could be held out that would tell whether training pays: the backbone stays frozen, and the classes have heads on it. More images, or a smaller batchSize, may leave some; train: 'centers' trains all the same.",
   undecided:
     'the time that seconds gives ({seconds} s) was over after {done} of {steps} steps, before it could be told whether training pays: what these have trained is {fate}.',
+  begunWithCenters:
+    'an earlier build of csk-sdk began this lesson and trained the centers, as was its default: it went on like that, and whether training pays was not asked.',
   centersPay:
     'training pays: after {done} % of it, heads name {after} % right of {images} held out, and {before} % on the untouched network; they gain {likelihood} nats of log-likelihood. The centers are trained.',
   centersDropped:
