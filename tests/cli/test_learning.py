@@ -51,6 +51,9 @@ def test_what_is_trained_is_said(run, workspace):
     assert done.status == 0
     assert "Training would not pay: after" in done.out
     assert "--train centers trains all the same" in done.out
+    # Of a lesson that is not trained on there is no epoch to tell of.
+    assert " steps, to ask whether training pays " in done.out
+    assert "Epoch 1 of" not in done.out
     assert "Warning: training" not in done.err
     done = run("train", "--workspace", workspace, "--train", "never", "--no-evaluate")
     assert (done.status, "train is 'never'; it must be auto, heads or centers" in done.err) == (2, True)
