@@ -3,11 +3,12 @@
     python benchmarks/cifar100.py --data DIR --model cifar100-base50.onnx --out out/cifar100
 
 DIR holds cifar100-train.zip and cifar100-test.zip (`<class>/<name>.png`); beside the model lies a json with its
-classes in label order, the later classes in their order, and the normalisation. Eight devices live the same life: one
-with the defaults; one whose bundle was built with `--precision int8`; one that trains all channels, and one that also
-protects less (energy 0.5); one with `--energy 0 --channel-ratio 1`, which is what forgetting would have cost; and one
-that never touches the network and only fits heads (`--learning-rate 0`), which is what training the centers must beat.
-Two more have a bundle built with `--features last`: with the defaults, and with heads only. The result is
+classes in label order, the later classes in their order, and the normalisation. Eight devices live the same life, all
+with `--train centers`: one with the defaults else; one whose bundle was built with `--precision int8`; one that trains
+all channels, and one that also protects less (energy 0.5); one with `--energy 0 --channel-ratio 1`, which is what
+forgetting would have cost; and one that never touches the network and only fits heads (`--learning-rate 0`), which is
+what training the centers must beat.
+Two more have a bundle built with `--features last`: with the first one's settings, and with heads only. The result is
 `results.json`, with versions and machine. `--lives LIFE ...` adds these to the results of an earlier run in the same
 folder, whose bundles they use.
 """
@@ -114,6 +115,8 @@ def live(workspace: Path, label: str, settings: list[str], threads: int, seed: i
             "train",
             "--task",
             "next",
+            "--train",
+            "centers",
             *where,
             *settings,
             "--threads",

@@ -109,7 +109,7 @@ def measure(seed: int, folder: Path) -> dict[str, list[float]]:
             bundle,
             BuildOptions(classes=names, mean=(0.0,), std=(1.0,), flip=False, base_data=folder / "base"),
         )
-        config = TrainingConfig(seed=seed, threads=1, shift=1, few_shot=0)
+        config = TrainingConfig(seed=seed, threads=1, shift=1, few_shot=0, train="centers")
         learner = Learner.open(bundle, folder / f"state-{number}", config)
         held = ~train & known
         before = accuracy(learner, images[held], labels[held], "base")

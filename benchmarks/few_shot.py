@@ -74,7 +74,9 @@ def drawn(
 def arm(bundle: Path, task: Task, base: Task, settings: dict) -> tuple[float, float]:
     """Accuracy of the task when it is told, and over all classes on the images of task and base."""
     with tempfile.TemporaryDirectory() as state:
-        learner = Learner.open(bundle, state, TrainingConfig(threads=1, few_shot=0, **settings))
+        learner = Learner.open(
+            bundle, state, TrainingConfig(threads=1, few_shot=0, train="centers", **settings)
+        )
         learner.learn(task)
         return scored(learner, task, base)
 

@@ -56,7 +56,12 @@ class Stepping:
 
     def __init__(self, learner: Learner, generation: Generation, batch: int) -> None:
         config = TrainingConfig(
-            threads=1, learning_rate=1e-6, head_learning_rate=1e-6, sensitivity_batches=1, few_shot=0
+            threads=1,
+            learning_rate=1e-6,
+            head_learning_rate=1e-6,
+            sensitivity_batches=1,
+            few_shot=0,
+            train="centers",
         )
         manifest = learner.bundle.manifest
         rng = np.random.default_rng(0)
@@ -121,7 +126,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         state = arguments.state or Path(folder) / "state"
-        config = TrainingConfig(threads=1, epochs=1, sensitivity_batches=1, few_shot=0)
+        config = TrainingConfig(threads=1, epochs=1, sensitivity_batches=1, few_shot=0, train="centers")
         learner = Learner.open(arguments.bundle, state, config)
         learner.state._keep = arguments.tasks + 1
         if not learner.tasks:

@@ -68,7 +68,7 @@ def thinned(task: Task, train: int | None, test: int | None) -> Task:
 
 
 def live(bundle: Path, settings: dict, trains: list[Task], tests: dict[str, Task]) -> list[dict]:
-    config = TrainingConfig(threads=1, max_forgetting=100.0, few_shot=0, **settings)
+    config = TrainingConfig(threads=1, max_forgetting=100.0, few_shot=0, train="centers", **settings)
     learner, rows = Learner.open(bundle, tempfile.mkdtemp(), config), []
     before = measured(learner, [tests["base"]])
     for task in trains:

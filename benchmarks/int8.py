@@ -233,7 +233,9 @@ def live(
     folder: Path, precision: str, tasks: Sequence[Task], base: tuple[NDArray, NDArray], facts: dict
 ) -> None:
     learner = Learner.open(
-        folder / precision, folder / f"state-{precision}", TrainingConfig(threads=1, few_shot=0)
+        folder / precision,
+        folder / f"state-{precision}",
+        TrainingConfig(threads=1, few_shot=0, train="centers"),
     )
     right_after = []
     for task in tasks:

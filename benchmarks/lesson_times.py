@@ -32,7 +32,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 FROZEN = {"few_shot": 10**6}
-TRAINED = {"few_shot": 0}
+TRAINED = {"few_shot": 0, "train": "centers"}
+# The build before trained centers by default, and may know no other way.
+TRAINED_BEFORE = {"few_shot": 0}
 NOW, BEFORE, TORCH, ORT_TRAINING, NODE, WASM = "now", "before", "torch", "ort-training", "node", "wasm"
 INT8 = {"precision": "int8"}
 
@@ -53,9 +55,9 @@ WAYS = {
     "heads-before": Way("heads, the build before", BEFORE, settings=FROZEN),
     "auto": Way("csk-sdk, train = auto", NOW, settings={**TRAINED, "train": "auto"}),
     "centers": Way("csk-sdk, centers", NOW, settings=TRAINED),
-    "centers-before": Way("centers, the build before", BEFORE, settings=TRAINED),
+    "centers-before": Way("centers, the build before", BEFORE, settings=TRAINED_BEFORE),
     "int8": Way("csk-sdk, centers, int8", NOW, build=INT8, settings=TRAINED),
-    "int8-before": Way("centers, int8, the build before", BEFORE, build=INT8, settings=TRAINED),
+    "int8-before": Way("centers, int8, the build before", BEFORE, build=INT8, settings=TRAINED_BEFORE),
     "node-heads": Way("csk-sdk in Node, heads", NODE, settings=FROZEN),
     "node-centers": Way("csk-sdk in Node, centers", NODE, settings=TRAINED),
     "node-int8": Way("csk-sdk in Node, centers, int8", NODE, build=INT8, settings=TRAINED),

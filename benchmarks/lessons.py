@@ -34,6 +34,7 @@ from csk_artifacts_builder.graphs.layer_features import LAYERS
 from csk_sdk import ContradictionError, Learner, Task, TrainingConfig
 
 _FROZEN = {"few_shot": 10**6, "threads": 1}
+_TRAINED = {"few_shot": 30, "train": "centers"}
 _PAIRS = 20
 # Images a class of whole streams on which centers are trained: more take an hour.
 _MOST_TRAINED = 100
@@ -252,7 +253,7 @@ def forget(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     kinds: dict[str, dict[str, Any]] = {"frozen backbone": {}}
     if options.images <= _MOST_TRAINED:
-        kinds["trained centers"] = {"few_shot": 30}
+        kinds["trained centers"] = _TRAINED
     for kind, settings in kinds.items():
         with world.device(**settings) as learner, world.device(**settings) as never:
             for task in world.tasks:
@@ -297,7 +298,7 @@ def expected(options: argparse.Namespace) -> list[dict[str, Any]]:
     """By task: what was expected, and what test images said at the same moment."""
     world = World(options)
     rows = []
-    with world.device(few_shot=30) as learner:
+    with world.device(**_TRAINED) as learner:
         for number, task in enumerate(world.tasks):
             old = [world.base, *world.tasks[:number]]
             before = accuracy(learner, old)

@@ -104,7 +104,7 @@ def twins(bundle: Path, place: Path) -> list[dict[str, Any]]:
 
 def unknown(bundle: Path, place: Path) -> dict[str, Any]:
     """As deployed and after each task: area under the ROC curve against digits never taught, and what is rejected."""
-    learner = Learner.open(bundle, place / "state", TrainingConfig(threads=1))
+    learner = Learner.open(bundle, place / "state", TrainingConfig(threads=1, train="centers"))
     found = {}
     for tasks in range(len(digits.TASKS) + 1):
         if tasks:

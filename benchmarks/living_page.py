@@ -198,7 +198,7 @@ def expected(found: Found) -> str:
     return section_of(
         "What a lesson is worth",
         "What ten tasks of five classes expected of their classes and of old ones, and what test images "
-        "said at the same moment, on average over tasks. Learned with the defaults. [Decision "
+        "said at the same moment, on average over tasks. Learned with the centers trained. [Decision "
         "0033](decisions/0033-honest-report.md).",
         ["images a class", "classes, expected", "measured", "apart, a class", "old classes lose, expected", "measured",
          "of 50 called twins"],

@@ -126,7 +126,9 @@ def measure_learning(bundle_folder: Path, profile: str = "fast") -> dict[str, An
             yield rng.standard_normal(shape, np.float32), labels
 
     # Noise teaches nothing, and with larger steps some networks diverge on it.
-    config = TrainingConfig(threads=1, learning_rate=1e-6, head_learning_rate=1e-6, few_shot=0)
+    config = TrainingConfig(
+        threads=1, learning_rate=1e-6, head_learning_rate=1e-6, few_shot=0, train="centers"
+    )
     with tempfile.TemporaryDirectory() as scratch:
         opened = in_profile(bundle, PROFILES[profile], Path(scratch))
         training = TaskTraining(opened, bundle.stored_checkpoint(), ("a", "b"), config)

@@ -3,8 +3,9 @@
     python benchmarks/memory_limit.py --out out/memory-limit            (or: make memory-limit)
 
 Writes ResNet-18 for 32x32 images (width 64, 11.2 million parameters, random weights: memory does not know the
-difference) and images of random blobs, builds an int8 bundle, and then runs `csk-sdk train --memory-budget 160MB`
-under tests/field/memory_limit.py, which kills it when it has more than the limit resident. Linux only.
+difference) and images of random blobs, builds an int8 bundle, and then runs `csk-sdk train --train centers
+--memory-budget 160MB` under tests/field/memory_limit.py, which kills it when it has more than the limit resident.
+Linux only.
 """
 
 from __future__ import annotations
@@ -111,10 +112,12 @@ def main() -> None:
     parser.add_argument("--limit", default="160MB")
     parser.add_argument("--budget", default="160MB")
     parser.add_argument("--epochs", default="2")
+    parser.add_argument("--train", default="centers", help="as the command's own")
     arguments = parser.parse_args()
     workspace = prepare(arguments.out, arguments.pictures)
     train = [
         *(str(Path(sys.executable).with_name("csk-sdk")), "train", "--workspace", str(workspace)),
+        *("--train", arguments.train),
         *("--memory-budget", arguments.budget, "--threads", "1", "--epochs", arguments.epochs, "--no-evaluate"),
     ]  # fmt: skip
     # A process of its own, because a peak begins with that of the process that starts another.

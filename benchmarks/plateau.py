@@ -42,7 +42,8 @@ def main() -> None:
 def learned(bundle: Path, task: Task, base: Task, patience: int, epochs: int) -> tuple[float, float, float]:
     """Epochs trained, accuracy of the task when it is told, and over all classes on images of task and base."""
     with tempfile.TemporaryDirectory() as state:
-        learner = Learner.open(bundle, state, TrainingConfig(threads=1, epochs=epochs, patience=patience))
+        config = TrainingConfig(threads=1, train="centers", epochs=epochs, patience=patience)
+        learner = Learner.open(bundle, state, config)
         return learner.learn(task).epochs, *few_shot.scored(learner, task, base)
 
 

@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def live(arguments: argparse.Namespace, settings: dict, in_turn: bool = False) -> dict:
-    config = TrainingConfig(threads=1, seed=arguments.seed, few_shot=0, **settings)
+    config = TrainingConfig(threads=1, seed=arguments.seed, few_shot=0, train="centers", **settings)
     names = [f"{number:02d}" for number in range(1, arguments.tasks + 1)]
     tasks = [
         some(Task.from_folder(arguments.workspace / "tasks" / name), arguments.pictures) for name in names

@@ -122,7 +122,9 @@ def styles(data: Data, folder: Path) -> None:
         learner = Learner.open(data.bundle(model, folder / "plain"), folder / f"states/{name}/plain")
         agree = [same(deployed, exported(learner, folder, form, data.shown(images))) for form in forms]
         learner = Learner.open(
-            data.bundle(model, folder / "bundle", base_data=base), folder / f"states/{name}/new"
+            data.bundle(model, folder / "bundle", base_data=base),
+            folder / f"states/{name}/new",
+            {"train": "centers"},
         )
         learner.learn(taught)
         names = np.array(learner.classes)

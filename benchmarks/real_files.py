@@ -318,7 +318,7 @@ def _live(case: Case, source: Path, folder: Path, row: Row) -> None:
     row.image = "x".join(map(str, bundle.manifest.input.shape))
     row.classes, row.sites = report.classes, len(report.sites)
     row.base = report.base_accuracy or 0.0
-    settings = {"threads": 2, "label_check": case.package != "onnx"}
+    settings = {"threads": 2, "train": "centers", "label_check": case.package != "onnx"}
     learner = Learner.open(folder / "bundle", folder / "state", settings)
     paths = sorted(base.glob("*/*.png"))
     shown = [np.array(Image.open(path)) for path in paths[:: max(1, len(paths) // 16)]]

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         stream = cut(protocol, pictures, facts, 0)
         with tempfile.TemporaryDirectory() as state:
             trained = options.images <= most
-            config = TrainingConfig(threads=1) if trained else TrainingConfig(threads=1, few_shot=10**6)
+            config = TrainingConfig(threads=1, train="centers" if trained else "heads")
             learner = Learner.open(built, state, config)
             if not found["against"]:
                 _measure(learner, stream, "base", found)

@@ -111,7 +111,14 @@ def open_learner(bundle: Path, state: Path, **settings: Any) -> Learner:
     Shifts, a learning rate of its own, nothing is too much to forget, no images are too few to train on, and steps go
     over all of them: what the tests say shall not hang on the defaults of the day.
     """
-    fixed = {"threads": 1, "shift": 1, "learning_rate": 0.05, "max_forgetting": 100.0, "few_shot": 0}
+    fixed = {
+        "threads": 1,
+        "shift": 1,
+        "learning_rate": 0.05,
+        "max_forgetting": 100.0,
+        "few_shot": 0,
+        "train": "centers",
+    }
     fixed["gradient_share"] = 1.0
     return Learner.open(bundle, state, TrainingConfig(**{**fixed, **settings}))
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .tables import title_of
+
 TASK, CLASS, CLASS_OWN = "task, our head", "class, our head", "class, own head"
 SHOWN = {
     "ours": ("#d62728", 2.4), "ours-heads": ("#ff9896", 1.6), "finetune": ("#7f7f7f", 1.4), "gpm": ("#1f77b4", 1.4),
@@ -40,7 +42,7 @@ def accuracies(runs: list[Mapping[str, Any]], file: Path) -> None:
                 values,
                 color=color,
                 linewidth=width,
-                label=run["title"].replace("heads only", "frozen backbone"),
+                label=title_of(run),
                 zorder=width,
             )
         panel.set_title(title, fontsize=11, loc="left")

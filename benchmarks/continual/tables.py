@@ -28,7 +28,7 @@ UNPROTECTED = (
     "bias-only",
     "sparse-update",
 )
-# Rows of the cold start: elsewhere, one of the two is the defaults'.
+# Rows of the cold start: elsewhere, "ours" is the first.
 OF_COLD_START = ("ours-centers", "ours-auto")
 # How the names of methods begin that are csk-sdk's own, written in torch: its parts, and what it might have been.
 ABLATIONS, TRIED = "csko-torch", "tried"
@@ -65,8 +65,9 @@ def task_table(runs: list[Run]) -> str:
 
 
 def title_of(run: Run) -> str:
-    """Runs of before were recorded under another name of the frozen backbone."""
-    return str(run["title"]).replace("heads only", "frozen backbone")
+    """Runs of before were recorded under other names: frozen backbones, and centers when they were the default."""
+    title = str(run["title"]).replace("heads only", "frozen backbone")
+    return title.replace("csk-sdk, defaults", "csk-sdk, centers")
 
 
 def class_table(runs: list[Run]) -> str:
@@ -206,7 +207,7 @@ def domains(runs: list[Run]) -> str:
                 last = run["scenarios"][scenario]["accuracy_matrix"][-1]
                 rows.append(
                     [
-                        f"{run['title']}, {label}",
+                        f"{title_of(run)}, {label}",
                         *_of(many, scenario, "acc", "bwt"),
                         *(f"{one:.1f}" for one in last),
                     ]
@@ -215,13 +216,19 @@ def domains(runs: list[Run]) -> str:
     return table(header, rows)
 
 
+def _trained(run: Run, pictures: int) -> str:
+    """Its title, and whether so many images a class are too few to train on."""
+    few = run["method"] == "ours" and pictures < run["settings"].get("few_shot", 0)
+    return title_of(run) + (" (too few images: frozen backbone)" if few else "")
+
+
 def few_shots(runs: list[Run]) -> str:
     rows = []
     for protocol in sorted({run["protocol"] for run in runs if few_shot(run["protocol"])}, key=_pictures):
         for run, many in by_method(sorted((r for r in runs if r["protocol"] == protocol), key=place)):
             rows.append(
                 [
-                    str(_pictures(protocol)), title_of(run), *_of(many, TASK, "acc", "bwt", "new"),
+                    str(_pictures(protocol)), _trained(run, _pictures(protocol)), *_of(many, TASK, "acc", "bwt", "new"),
                     _final(many, CLASS), *_of(many, CLASS, "base", "new"), seeds_of(many),
                 ]
             )  # fmt: skip

@@ -194,7 +194,9 @@ def test_a_bundle_says_what_stays_in_float32_and_lives(tmp_path: Path) -> None:
     # Features at the cut are not rounded to eight bits, and training from them works.
     assert bundle.view(INT8).precision == INT8
     assert feature_dtype(bundle.view(INT8)) == np.float16
-    learner = Learner.open(tmp_path / "bundle", tmp_path / "state", {"prefix_cache": "memory", "few_shot": 0})
+    learner = Learner.open(
+        tmp_path / "bundle", tmp_path / "state", {"prefix_cache": "memory", "few_shot": 0, "train": "centers"}
+    )
     rng = np.random.default_rng(5)
     images = rng.integers(0, 60, (24, 9, 9, 3), np.uint8)
     images[12:] += 150

@@ -18,7 +18,7 @@ from PIL import Image
 from csk_sdk.cli import app
 
 # The tasks are small, and shall be trained on all the same.
-SETTINGS = "[training]\nepochs = 1\nthreads = 1\nfew_shot = 0\n"
+SETTINGS = "[training]\nepochs = 1\nthreads = 1\nfew_shot = 0\ntrain = 'centers'\n"
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,9 @@ def test_a_held_lock_and_a_broken_task_are_warnings(run, learned):
 
 
 def test_an_interrupted_run_is_reported(run, workspace, monkeypatch):
-    (workspace / "csk.toml").write_text("[training]\nthreads = 1\nfew_shot = 0\ncheckpoint_seconds = 0\n")
+    (workspace / "csk.toml").write_text(
+        "[training]\nthreads = 1\nfew_shot = 0\ntrain = 'centers'\ncheckpoint_seconds = 0\n"
+    )
     step, count = TaskTraining.step, 0
 
     def interrupted(self, batch, schedule):

@@ -51,6 +51,9 @@ def test_what_is_trained_is_said(run, workspace):
     assert done.status == 0
     assert "Training would not pay: after" in done.out
     assert "--train centers trains all the same" in done.out
+    # Of a lesson that is not trained on there is no epoch to tell of.
+    assert " steps, to ask whether training pays " in done.out
+    assert "Epoch 1 of" not in done.out
     assert "Warning: training" not in done.err
     done = run("train", "--workspace", workspace, "--train", "never", "--no-evaluate")
     assert (done.status, "train is 'never'; it must be auto, heads or centers" in done.err) == (2, True)
@@ -88,7 +91,8 @@ def test_an_empty_inbox_has_nothing_to_learn(run, workspace, tmp_path):
 
 def test_ctrl_c_and_again_goes_on_where_it_stopped(run, workspace, monkeypatch):
     (workspace / "csk.toml").write_text(
-        "[training]\nepochs = 2\nthreads = 1\nfew_shot = 0\ngradient_share = 1.0\ncheckpoint_seconds = 0.0\n"
+        "[training]\nepochs = 2\nthreads = 1\nfew_shot = 0\ntrain = 'centers'\n"
+        "gradient_share = 1.0\ncheckpoint_seconds = 0.0\n"
     )
     step, count = TaskTraining.step, 0
 

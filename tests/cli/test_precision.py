@@ -58,7 +58,7 @@ def test_doctor_shows_what_it_measured_and_train_follows_it(run, workspace_int8:
 @pytest.mark.slow
 def test_csk_toml_overrules_what_was_measured(run, workspace_int8: Path) -> None:
     (workspace_int8 / "csk.toml").write_text(
-        '[training]\nepochs = 1\nthreads = 1\nfew_shot = 0\nprecision = "exact"\n'
+        '[training]\nepochs = 1\nthreads = 1\nfew_shot = 0\ntrain = "centers"\nprecision = "exact"\n'
     )
     done = run("doctor", "--workspace", workspace_int8)
     assert "csk.toml sets precision to exact, and so it stays." in done.out

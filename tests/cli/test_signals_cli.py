@@ -20,7 +20,7 @@ def space(tmp_path_factory: pytest.TempPathFactory, sounds_bundle: Path) -> Path
     """Tasks 01 of WAV files and 02 of arrays; base with test files. Nothing learned."""
     folder = tmp_path_factory.mktemp("sounds-cli")
     (folder / "bundle").symlink_to(sounds_bundle)
-    (folder / "csk.toml").write_text("[training]\nepochs = 1\nthreads = 1\nfew_shot = 0\n")
+    (folder / "csk.toml").write_text("[training]\nepochs = 1\nthreads = 1\nfew_shot = 0\ntrain = 'centers'\n")
     sounds.write_folder(folder / "tasks/base/test", sounds.BASE, 6, seed=2)
     sounds.write_folder(folder / "tasks/01/train", sounds.NEW[:2], 30, seed=1)
     sounds.write_folder(folder / "tasks/01/test", sounds.NEW[:2], 10, seed=2)

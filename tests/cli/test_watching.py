@@ -232,7 +232,8 @@ def test_another_process_that_learns_is_waited_for(workspace):
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process at once on Windows")
 def test_sigterm_stops_at_a_step_and_the_next_start_goes_on(workspace):
     (workspace / "csk.toml").write_text(
-        "[training]\nepochs = 60\npatience = 0\nthreads = 1\nfew_shot = 0\ncheckpoint_seconds = 0.0\n"
+        "[training]\nepochs = 60\npatience = 0\nthreads = 1\nfew_shot = 0\ntrain = 'centers'\n"
+        "checkpoint_seconds = 0.0\n"
     )
     command = [sys.executable, "-m", "csk_sdk", "watch", "--workspace", workspace, "--settle", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:

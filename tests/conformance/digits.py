@@ -21,7 +21,9 @@ from csk_sdk.state.tensorfile import packed
 
 TRAIN, TEST = 60, 45
 TASKS = dict(list(digits.TASKS.items())[:2])
-SETTINGS = "[training]\nepochs = 3\nlearning_rate = 0.02\nshift = 1\nthreads = 1\nfew_shot = 0\n"
+SETTINGS = (
+    "[training]\nepochs = 3\nlearning_rate = 0.02\nshift = 1\nthreads = 1\nfew_shot = 0\ntrain = 'centers'\n"
+)
 
 
 def main(folder: Path) -> None:

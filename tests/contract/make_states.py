@@ -46,6 +46,7 @@ GOOD: dict[str, Any] = {
         **{"task": "birds", "fingerprint": "0" * 64, "generation": 1, "config": TrainingConfig().to_json()},
         **{"backend": "portable", "version": "0.1.0", "step": 12, "loss": 3.5, "seconds": 1.25},
         **{"profile": "fast", "micro_batch": None, "plateau": {"best": -1.0, "stale": 0}, "colour": 1},
+        "default_train": "auto",
     },
 }
 

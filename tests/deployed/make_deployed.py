@@ -50,7 +50,14 @@ LETTERS = BASE + "".join(TASKS.values())
 ATTRIBUTES = {"p": "acdfi", "q": "abegh", "r": "bcdgi", "s": "dfh", "t": "cegi", "u": "ghi", "v": "efi"}
 TABLES = {"base": "pqr", "01": "st", "02": "uv", "03": "sv"}
 # Few and large steps: what counts is that all parts of a state are there.
-SETTINGS = {"epochs": 3, "learning_rate": 0.02, "threads": 1, "few_shot": 0, "max_forgetting": 100.0}
+SETTINGS = {
+    "epochs": 3,
+    "learning_rate": 0.02,
+    "threads": 1,
+    "few_shot": 0,
+    "train": "centers",
+    "max_forgetting": 100.0,
+}
 PICTURES = {
     "exact": (networks.RESNET, {"features": "layers"}),
     "int8": (networks.RESNET, {"features": "layers", "precision": "int8", "trainable": "from:first"}),

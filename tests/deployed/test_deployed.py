@@ -24,6 +24,8 @@ STATES = sorted(
     for state in Path(__file__).parent.glob(f"*/*/{writer}")
     if state.is_dir()
 )
+# Each with a lesson that was interrupted.
+INTERRUPTED = [state for state in STATES if (state / "progress.safetensors").exists()]
 # Sums in another order, on other CPUs; int8 rounds to other levels there.
 CLOSE = {"int8": 0.02}
 
@@ -146,3 +148,18 @@ def test_it_goes_back(deployed: Path) -> None:
     learner = opened(deployed)
     assert [task.name for task in learner.rollback("01").tasks] == ["01"]
     assert learner.rollback("base").tasks == ()
+
+
+@pytest.mark.parametrize("state", INTERRUPTED, ids=lambda state: state.parts[-3])
+def test_what_a_build_began_that_trained_by_default_goes_on_so(state: Path, tmp_path: Path) -> None:
+    """Its checkpoint knows of no setting `train`, and today's default is another."""
+    for name in ("bundle", state.name):
+        shutil.copytree(state.parent / name, tmp_path / name)
+    task = picture_task(state.parent, load_file(state.parents[1] / "pictures.safetensors"), "03")
+    settings = {name: value for name, value in SETTINGS.items() if name != "train"}
+    learner = Learner.open(tmp_path / "bundle", tmp_path / state.name, settings)
+    assert learner.config.train == "auto"
+    report = learner.learn(task)
+    assert (report.resumed_at_step, report.heads_only, report.gain) == (2, False, {})
+    assert report.choice.startswith("an earlier build of csk-sdk began this lesson")
+    assert learner.tasks[-1].config["train"] == "centers"

@@ -50,7 +50,7 @@ def space(tmp_path: Path) -> Path:
     for name, there in (("bundle", "bundle"), ("python", "state")):
         shutil.copytree(EXACT / name, folder / there)
     settings = {**SETTINGS, "checkpoint_seconds": 0.0}
-    lines = [f"{name} = {value}" for name, value in settings.items()]
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
     (folder / "csk.toml").write_text("\n".join(["[training]", *lines]) + "\n")
     (folder / "tasks").mkdir()
     sets = load_file(EXACT.parent / "pictures.safetensors")

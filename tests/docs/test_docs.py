@@ -202,8 +202,8 @@ def test_the_readme_says_what_was_measured() -> None:
     assert f"an int8 step is {float(ratio):.1f} times as fast as torch's full fine-tuning" in text
     stream = results[results.index("## Ten tasks of five classes, 100 images a class") :]
     for name, title in (
-        ("**csk-sdk**", "csk-sdk, defaults"),
-        ("csk-sdk, frozen backbone", "csk-sdk, frozen backbone"),
+        ("**csk-sdk, centers**", "csk-sdk, centers"),
+        ("**csk-sdk, frozen backbone**", "csk-sdk, frozen backbone"),
         ("Adam-NSCL", "Adam-NSCL"),
     ):
         task, everything = re.findall(rf"^\| {title} \| ([\d.]+) ±", stream, re.MULTILINE)[:2]

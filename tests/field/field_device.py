@@ -15,7 +15,7 @@ from csk_sdk.workspace.folder import Workspace
 from field.simulated_disk import Tree, write_tree
 
 # One thread, so that results are the same to the bit; a progress checkpoint after each of 4 steps but the last.
-SETTINGS = "[training]\nthreads = 1\nshift = 1\nfew_shot = 0\nepochs = 2\ncheckpoint_seconds = 0.0\n"
+SETTINGS = "[training]\nthreads = 1\nshift = 1\nfew_shot = 0\ntrain = 'centers'\nepochs = 2\ncheckpoint_seconds = 0.0\n"
 Bits = dict[str, bytes]
 
 

@@ -131,7 +131,9 @@ def main() -> None:
     given.out.mkdir(parents=True)
     digits = prepare(given.out)
     learner = Learner.open(
-        given.out / "bundle", given.out / "state", TrainingConfig(threads=1, epochs=2, few_shot=0)
+        given.out / "bundle",
+        given.out / "state",
+        TrainingConfig(threads=1, epochs=2, few_shot=0, train="centers"),
     )
     first = task(digits, 1)
     rows, begun = [], time.monotonic()

@@ -163,7 +163,9 @@ NAMES = [
 
 def test_class_names_in_any_script(tmp_path: Path, digits_bundle: Path, digits: Digits) -> None:
     (tmp_path / "bundle").symlink_to(digits_bundle)
-    (tmp_path / "csk.toml").write_text("[training]\nthreads = 1\nepochs = 1\nfew_shot = 0\n")
+    (tmp_path / "csk.toml").write_text(
+        "[training]\nthreads = 1\nepochs = 1\nfew_shot = 0\ntrain = 'centers'\n"
+    )
     for split, begin in (("train", 0), ("test", 100)):
         for index, name in enumerate(NAMES):
             folder = tmp_path / "tasks/鳥" / split / name

@@ -528,7 +528,7 @@ def test_a_limit_that_is_not_reached_changes_nothing(
 ) -> None:
     told = []
     for limit in (None, 600.0):
-        config = TrainingConfig(threads=1, epochs=1, few_shot=0, time_limit=limit)
+        config = TrainingConfig(threads=1, epochs=1, few_shot=0, train="centers", time_limit=limit)
         learner = Learner.open(digits_bundle, tmp_path / str(limit), config)
         told.append(
             (learner.learn(digits.task("01", (4, 5), 8)).loss, list(learner.predict(digits.of(4, 0, 9))[0]))

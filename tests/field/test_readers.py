@@ -79,7 +79,8 @@ def test_readers_see_whole_generations_while_a_writer_learns(
 ) -> None:
     (tmp_path / "bundle").symlink_to(digits_bundle)
     (tmp_path / "csk.toml").write_text(
-        f"[training]\nthreads = 1\nepochs = 2\nfew_shot = 0\ncheckpoint_seconds = 0.0\n[state]\nkeep = {keep}\n"
+        "[training]\nthreads = 1\nepochs = 2\nfew_shot = 0\ntrain = 'centers'\n"
+        f"checkpoint_seconds = 0.0\n[state]\nkeep = {keep}\n"
     )
     for number in range(TASKS):
         task = digits.task(f"{number}", (4 + number, 5 + number) if number < 5 else (4, 5), train=20, test=0)

@@ -454,7 +454,9 @@ def test_no_runtime_or_two(
 
 def test_a_path_for_a_task_and_a_mapping_for_settings(device: Device) -> None:
     folder = device.pictures()
-    report = device.learner().learn(str(folder), {"epochs": 1, "threads": 1, "few_shot": 0})
+    report = device.learner().learn(
+        str(folder), {"epochs": 1, "threads": 1, "few_shot": 0, "train": "centers"}
+    )
     assert (report.task, report.epochs) == ("03", 1)
     with pytest.raises(ConfigError, match="config sets 'epoch', which is no setting"):
         device.learner().learn(folder, {"epoch": 1})

@@ -229,7 +229,7 @@ def test_two_names_for_one_thing(digits_bundle: Path, digits: Digits, tmp_path: 
 def test_a_device_with_trained_centers_is_led_over_by_its_drift(
     device: Device, digits: Digits, tmp_path: Path
 ) -> None:
-    trained = device("trained", (4, 5), few_shot=0)
+    trained = device("trained", (4, 5), few_shot=0, train="centers")
     frozen = device("frozen", (6, 7))
     for name, learner in (("trained", trained), ("frozen", frozen)):
         fleet.export(learner, tmp_path / f"{name}.cskc")
@@ -241,7 +241,7 @@ def test_a_device_with_trained_centers_is_led_over_by_its_drift(
     assert accuracy(frozen, digits, known) > 0.97
     assert accuracy(trained, digits, known) > 0.95
     # And goes on.
-    trained.learn(digits.task("02", (8, 9)), {"few_shot": 0})
+    trained.learn(digits.task("02", (8, 9)), {"few_shot": 0, "train": "centers"})
     assert accuracy(trained, digits, ALL) > 0.9
     trained.forget("six")
     assert accuracy(trained, digits, (0, 1, 2, 3, 4, 5, 7)) > 0.9

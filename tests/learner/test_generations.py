@@ -118,7 +118,8 @@ WRITER = """
 import sys
 from csk_sdk import Inbox, Learner, TrainingConfig
 bundle, state, inbox = sys.argv[1:]
-config = TrainingConfig(threads=1, shift=1, epochs=12, learning_rate=0.05, few_shot=0, gradient_share=1.0)
+settings = dict(threads=1, shift=1, epochs=12, learning_rate=0.05, few_shot=0, train="centers", gradient_share=1.0)
+config = TrainingConfig(**settings)
 learner = Learner.open(bundle, state, config)
 for name in Inbox(inbox).names():
     learner.learn(Inbox(inbox).open(name))

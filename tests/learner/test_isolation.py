@@ -48,7 +48,7 @@ import numpy as np
 from csk_sdk import Inbox, Learner, TrainingConfig
 
 bundle, folder = sys.argv[1:]
-learner = Learner.open(bundle, folder + "/state", TrainingConfig(threads=1, shift=1))
+learner = Learner.open(bundle, folder + "/state", TrainingConfig(threads=1, shift=1, train="centers"))
 task = Inbox(folder + "/tasks").open("01")
 learner.learn(task)
 with learner.stream("02", ["six", "seven"]) as stream:

@@ -20,6 +20,7 @@ SETTINGS = """
 threads = 1
 shift = 1
 few_shot = 0
+train = "centers"
 epochs = 12
 patience = 0
 checkpoint_seconds = 0.0

@@ -120,7 +120,7 @@ def test_a_seed_decides_everything(digits_bundle: Path, tmp_path: Path, digits: 
 
 
 def test_settings_may_be_those_of_one_task(learner: Learner, digits: Digits) -> None:
-    learner.learn(digits.task("01", (4, 5)), TrainingConfig(threads=1, epochs=1))
+    learner.learn(digits.task("01", (4, 5)), TrainingConfig(threads=1, epochs=1, train="centers"))
     assert (learner.tasks[0].epochs, learner.tasks[0].config["epochs"], learner.config.epochs) == (1, 1, 4)
 
 

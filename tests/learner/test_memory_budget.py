@@ -247,8 +247,10 @@ def workspace(tmp_path: Path, digits_bundle: Path, digits: Digits) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="VmHWM is Linux's")
-def test_the_process_stays_within_its_budget_under_a_hard_limit(workspace: Path) -> None:
+@pytest.mark.parametrize("trained", ["centers", "auto"])
+def test_the_process_stays_within_its_budget_under_a_hard_limit(workspace: Path, trained: str) -> None:
     train = [Path(sys.executable).with_name("csk-sdk"), "train", "--workspace", workspace, "--json"]
+    train += ["--train", trained]
     options = ["--memory-budget", "128MiB", "--threads", "1", "--epochs", "1", "--no-evaluate"]
     refused = limited("128MiB", *train, "--memory-budget", "40MiB")
     assert "The memory budget is 40 MiB" in refused.stderr
@@ -277,7 +279,7 @@ def test_the_smallest_budget_holds_where_matrices_of_features_are_the_peak(tmp_p
     (tmp_path / "w/tasks").mkdir()
     np.savez(tmp_path / "w/tasks/01.npz", images=images, labels=labels, class_names=["dark", "bright"])
     train = [Path(sys.executable).with_name("csk-sdk"), "train", "--workspace", tmp_path / "w", "--json"]
-    train += ["--threads", "1", "--epochs", "1", "--no-evaluate", "--memory-budget"]
+    train += ["--train", "centers", "--threads", "1", "--epochs", "1", "--no-evaluate", "--memory-budget"]
     refused = subprocess.run([*train, "60MiB"], capture_output=True, text=True, check=False).stderr
     needed = refused.split(". Pass ")[1].split(" or more")[0]
     done = limited(needed, *train, needed)

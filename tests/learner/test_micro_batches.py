@@ -143,7 +143,9 @@ def test_a_run_goes_on_as_it_was_planned_at_its_beginning(
 
 def test_a_stream_takes_micro_batches_too(digits_bundle: Path, tmp_path: Path, digits: Digits) -> None:
     def streamed(folder: str, micro: int | None) -> tuple[list[float | None], Learner]:
-        settings = TrainingConfig(threads=1, sensitivity_batches=2, shift=0, micro_batch=micro, few_shot=0)
+        settings = TrainingConfig(
+            threads=1, sensitivity_batches=2, shift=0, micro_batch=micro, few_shot=0, train="centers"
+        )
         learner = Learner.open(digits_bundle, tmp_path / folder, settings)
         images, labels = digits.arrays((4, 5), 0, 24)
         order = np.random.default_rng(0).permutation(len(images))

@@ -17,7 +17,7 @@ from csk_sdk.network import knowledge
 from csk_sdk.network.knowledge import FeatureExtractor, Tensors
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
-SETTINGS = {"few_shot": 0, "epochs": 1, "threads": 1, "max_forgetting": 100.0}
+SETTINGS = {"few_shot": 0, "train": "centers", "epochs": 1, "threads": 1, "max_forgetting": 100.0}
 
 
 def learned(

@@ -119,7 +119,7 @@ def test_predictions_are_the_providers_and_learning_the_cpus(
     learner = Learner.open(
         digits_bundle,
         tmp_path / "state",
-        TrainingConfig(epochs=1, threads=1),
+        TrainingConfig(epochs=1, threads=1, train="centers"),
         providers=[("new", {"a": "1"})],
     )
     learner.learn(digits.task("01", (4, 5), test=0))

@@ -30,6 +30,7 @@ def open_learner(bundle: Path, state: Path, **settings: Any) -> Learner:
                 "threads": 1,
                 "learning_rate": 0.05,
                 "few_shot": 0,
+                "train": "centers",
                 "max_forgetting": 100.0,
                 "gradient_share": 1.0,
                 **settings,

@@ -75,7 +75,7 @@ def test_centers_that_are_dropped_in_the_end_are_not_said_to_be_trained(
     assert (report.heads_only, report.heads_only_because) == (True, "max-forgetting")
     assert report.choice.startswith("training seemed to pay: after")
     assert report.choice.endswith(
-        "So the centers were trained, and dropped in the end: older tasks would have lost more than "
+        "The centers were trained, and dropped in the end: older tasks would have lost more than "
         "--max-forgetting allows."
     )
 
@@ -149,6 +149,68 @@ def test_a_killed_lesson_makes_the_same_choice(
     assert report.heads_only_because == expected.heads_only_because == ("" if pays else "no-gain")
     assert (report.gain, report.choice) == (expected.gain, expected.choice)
     assert bits(killed) == bits(whole)
+
+
+def interrupted(learner: Learner, task: Task, step: int) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.step == step:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        learner.learn(task, on_progress=stop)
+
+
+def test_the_device_decides_by_default(digits_bundle: Path, tmp_path: Path) -> None:
+    learner = Learner.open(digits_bundle, tmp_path / "state")
+    assert learner.config.train == "auto"
+
+
+@pytest.mark.parametrize("said", [True, False], ids=["said", "implied"])
+def test_what_a_build_began_that_trained_by_default_goes_on_so(opened: Open, task: Task, said: bool) -> None:
+    """Where its checkpoint says "centers", and where it is of a time before the setting."""
+    whole, killed = opened("whole", **SETTINGS), opened("killed", **SETTINGS)
+    whole.learn(task)
+    interrupted(killed, task, 4)
+    tensors, meta = killed.state.load_progress() or ({}, {})
+    meta = {name: value for name, value in meta.items() if name != "default_train"}
+    if not said:
+        del meta["config"]["train"]
+    with killed.state.lock():
+        killed.state.save_progress(tensors, meta)
+    # And is interrupted once more.
+    interrupted(opened("killed", **SETTINGS, train="auto"), task, 6)
+    auto = opened("killed", **SETTINGS, train="auto")
+    report = auto.learn(task)
+    assert (report.resumed_at_step, report.epochs, report.heads_only, report.gain) == (5, 3, False, {})
+    assert bits(auto) == bits(whole)
+    assert report.choice == (
+        "an earlier build of csk-sdk began this lesson and trained the centers, as was its default: it went on like "
+        "that, and whether training pays was not asked."
+    )
+    assert auto.tasks[0].notes == (report.choice,)
+    assert auto.tasks[0].config == whole.tasks[0].config
+
+
+def test_of_an_earlier_build_what_was_to_be_decided_is_decided(opened: Open, task: Task) -> None:
+    whole, killed = opened("whole", **NOTHING, train="auto"), opened("killed", **NOTHING, train="auto")
+    expected = whole.learn(task)
+    interrupted(killed, task, 2)
+    tensors, meta = killed.state.load_progress() or ({}, {})
+    with killed.state.lock():
+        killed.state.save_progress(tensors, {name: meta[name] for name in meta if name != "default_train"})
+    report = killed.learn(task)
+    assert (report.resumed_at_step, report.choice) == (1, expected.choice)
+    assert bits(killed) == bits(whole)
+
+
+def test_another_wish_begins_the_lesson_anew(opened: Open, task: Task) -> None:
+    """Whoever asked for centers, ended that, and lets it be decided, wants it decided."""
+    interrupted(opened("state", **SETTINGS), task, 4)
+    auto = opened("state", **SETTINGS, train="auto")
+    report = auto.learn(task)
+    assert report.resumed_at_step == 0
+    assert report.gain["images"] > 0
+    assert auto.tasks[0].config["train"] == "auto"
 
 
 def test_of_one_batch_nothing_can_be_held_out(opened: Open, task: Task) -> None:

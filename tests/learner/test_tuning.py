@@ -258,7 +258,9 @@ def test_learning_takes_the_remembered_one_and_an_option_overrules_it(
     assert Learner.open(int8_bundle, tmp_path / "state").bundle.precision == "exact"
     said = Learner.open(int8_bundle, tmp_path / "state", TrainingConfig(precision="int8"))
     assert said.bundle.precision == "int8"
-    said.learn(digits.task("01", (4, 5)), TrainingConfig(precision="exact", threads=1, epochs=1))
+    said.learn(
+        digits.task("01", (4, 5)), TrainingConfig(precision="exact", threads=1, epochs=1, train="centers")
+    )
     assert said.state.load().tasks[0].config["precision"] == "exact"
 
 

@@ -93,10 +93,12 @@ def test_images_of_a_twin_are_never_right_over_all_classes(learner: Learner, dig
 
 
 def test_a_task_of_twins_alone_takes_nothing_either(learner: Learner, digits: Digits) -> None:
-    learner.learn(digits.task("01", (4, 5)), {"few_shot": 0, "learning_rate": 0.05})
+    learner.learn(digits.task("01", (4, 5)), {"few_shot": 0, "train": "centers", "learning_rate": 0.05})
     before = accuracy(learner, digits, (0, 1, 2, 3, 4, 5))
     images, labels = digits.arrays((2, 3), 0, 80)
-    report = learner.learn(Task.from_arrays("02", images, labels, ["zwei", "drei"]), {"few_shot": 0})
+    report = learner.learn(
+        Task.from_arrays("02", images, labels, ["zwei", "drei"]), {"few_shot": 0, "train": "centers"}
+    )
     assert sum("cannot be told" in one for one in report.warnings) == 2
     assert accuracy(learner, digits, (0, 1, 2, 3, 4, 5)) >= before - 0.03
     learner.learn(digits.task("03", (6, 7)))

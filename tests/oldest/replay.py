@@ -48,7 +48,7 @@ def random_feeds(bundle: Bundle) -> dict[str, Any]:
 
 def lived(folder: Path, state: Path) -> dict[str, Any]:
     """Learn the three tasks of `folder`; last losses, and accuracies in both scenarios in percent."""
-    config = TrainingConfig(threads=1, shift=1, learning_rate=0.05, few_shot=0)
+    config = TrainingConfig(threads=1, shift=1, learning_rate=0.05, few_shot=0, train="centers")
     learner = Learner.open(folder / "bundle", state, config)
     tasks = [Inbox(folder / "tasks").open(name) for name in TASKS]
     losses = [learner.learn(task).loss for task in tasks]

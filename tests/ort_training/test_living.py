@@ -17,7 +17,10 @@ ALL = tuple(range(10))
 
 def opened(bundle: Path, state: Path) -> Learner:
     learner = Learner.open(
-        bundle, state, TrainingConfig(threads=1, shift=1, learning_rate=0.05, few_shot=0), backend="auto"
+        bundle,
+        state,
+        TrainingConfig(threads=1, shift=1, learning_rate=0.05, few_shot=0, train="centers"),
+        backend="auto",
     )
     assert learner.backend == ORT_TRAINING
     return learner

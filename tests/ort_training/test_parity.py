@@ -26,7 +26,14 @@ TASKS = (("01", (4, 5)), ("02", (6, 7)), ("03", (8, 9)))
 
 
 def opened(bundle: Path, state: Path, backend: str, **settings: Any) -> Learner:
-    fixed = {"threads": 1, "shift": 1, "learning_rate": 0.05, "few_shot": 0, "gradient_share": 1.0}
+    fixed = {
+        "threads": 1,
+        "shift": 1,
+        "learning_rate": 0.05,
+        "few_shot": 0,
+        "train": "centers",
+        "gradient_share": 1.0,
+    }
     return Learner.open(bundle, state, TrainingConfig(**{**fixed, **settings}), backend=backend)
 
 

@@ -73,7 +73,7 @@ def test_nor_has_it_where_it_is_said() -> None:
     said = [learned(report), gain_note(gain, 5, "image", 1.0), change(TINY), percentage(TINY)]
     assert "loss 0.000," in said[0]
     assert "right of 1 image held out" in said[1]
-    assert "by 0.0000 nats" in said[1]
+    assert "gain 0.0000 nats" in said[1]
     record = Judgement({}, {}, 1e-9).to_json()
     assert json.dumps(record["old"]) == '{"lost": 0.0}'
     shown = io.StringIO()

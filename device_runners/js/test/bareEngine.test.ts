@@ -52,7 +52,12 @@ describe('in an engine that knows ECMAScript only', () => {
     const source = new MemoryBundle(new Map(files), 'bundle');
     expect((await Bundle.open(source)).manifest.classes).toHaveLength(4);
     const storage = new MemoryStorage();
-    const options = { runtime: bare.runtime, bundle: source, storage, config: { threads: 1, epochs: 2 } };
+    const options = {
+      runtime: bare.runtime,
+      bundle: source,
+      storage,
+      config: { threads: 1, epochs: 2, train: 'centers' as const },
+    };
     const given = await digitsTask('01-four-five', 120);
     const pictures = given.pictures.map((one) => ({ ...one, data: bare.bytes(one.data as Uint8Array) }));
     const task = { ...given, pictures };

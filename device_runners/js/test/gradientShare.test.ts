@@ -14,7 +14,7 @@ import { device, TASKS, task } from './teaching.js';
 
 const [EPOCHS, BATCH, IMAGES] = [3, 16, 80];
 const WRONG = [3, 21, 50, 77];
-const DEFAULT = { ...SETTINGS, epochs: EPOCHS, fewShot: 0, checkpointSeconds: 0 };
+const DEFAULT = { ...SETTINGS, epochs: EPOCHS, fewShot: 0, train: 'centers', checkpointSeconds: 0 };
 const phone = new Error('the phone rang');
 
 /** Two classes of 40 images, four of which have the other's label. */

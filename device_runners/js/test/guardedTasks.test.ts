@@ -51,6 +51,7 @@ function inOtherWords(sentence: string): string {
   return sentence
     .replace('--no-label-check (label_check = false)', 'labelCheck: false')
     .replace('--on-forgetting heads-only', "onForgetting: 'heads-only'")
+    .replace('--train centers', "train: 'centers'")
     .replaceAll(/--few-shot (?=\d)/g, 'fewShot: ')
     .replaceAll(/--([a-z]+(?:-[a-z]+)*)/g, (_, option: string) =>
       option.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase()),
@@ -142,7 +143,7 @@ describe('refused with the sentence of the Python SDK, and nothing is committed:
     expect(inOtherWords(error.message)).toBe(inOtherWords(said.tasks.shuffled!.error!));
     expect(error.evidence.accuracy).toBeLessThan(error.evidence.chance + 0.1);
     expect(learner.generation.number).toBe(0);
-    const report = await learner.learn(task, { labelCheck: false, epochs: 1 });
+    const report = await learner.learn(task, { labelCheck: false, epochs: 1, train: 'centers' });
     expect(report.generation).toBe(1);
     await learner.close();
   });

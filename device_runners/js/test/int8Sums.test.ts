@@ -46,7 +46,14 @@ function onCpu(
 
 async function open(runtime: Runtime): Promise<Learner> {
   const bundle = new FolderBundle(INT8);
-  const config = { epochs: 1, patience: 0, threads: 1, fewShot: 0, labelCheck: false };
+  const config = {
+    epochs: 1,
+    patience: 0,
+    threads: 1,
+    fewShot: 0,
+    train: 'centers',
+    labelCheck: false,
+  } as const;
   return Learner.open({ runtime, bundle, storage: new MemoryStorage(), config });
 }
 

@@ -87,7 +87,7 @@ from csk_sdk import Learner, Task, TrainingConfig
 from csk_sdk.demo import digits
 with TemporaryDirectory() as folder:
     digits.write_folders(digits.load(), Path(folder) / "base", Path(folder) / "tasks")
-    config = TrainingConfig(epochs=10, patience=0, learning_rate=0.05, threads=1)
+    config = TrainingConfig(epochs=10, patience=0, learning_rate=0.05, threads=1, train="centers")
     learner = Learner.open(sys.argv[1], sys.argv[2], config)
     print(learner.learn(Task.from_folder(Path(folder) / "tasks" / "03-eight-nine")).generation)
 `;

@@ -12,7 +12,14 @@ import { device, HEADS, TASKS, task } from './teaching.js';
 
 // 80 images in batches of 16: 5 steps an epoch, of which two are taken before the decision.
 const PROBE = 2;
-const CENTERS = { ...SETTINGS, epochs: 3, fewShot: 0, gradientShare: 1, checkpointSeconds: 0 };
+const CENTERS = {
+  ...SETTINGS,
+  epochs: 3,
+  fewShot: 0,
+  train: 'centers',
+  gradientShare: 1,
+  checkpointSeconds: 0,
+};
 /** So small that nothing can come of it. */
 const NOTHING = { ...CENTERS, learningRate: 1e-7 };
 const { sure, worth } = GAIN;
@@ -171,4 +178,54 @@ test('of one image nothing is promised', async () => {
   expect((await learner.learn(some)).warnings).toContain(said("'seven'"));
   const again = await learner.learn(await task('03', [6, 7], undefined, { count: 1 }));
   expect(again.warnings.join()).not.toContain('one image only');
+});
+
+/** Learn on this storage until a step. */
+async function stopAt(step: number, config: object, storage: MemoryStorage): Promise<void> {
+  const phone = new Error('the phone rang');
+  const stop = new AbortController();
+  const onProgress = (progress: { step: number }): void => {
+    if (progress.step === step) stop.abort(phone);
+  };
+  const learner = await device([], config, storage);
+  await expect(learner.learn(await learned(), { signal: stop.signal, onProgress })).rejects.toThrow(phone);
+}
+
+test.each(['said', 'implied'])(
+  'what a build began that trained by default goes on so, %s by its checkpoint',
+  async (kind) => {
+    const whole = await device([], CENTERS);
+    await whole.learn(await learned());
+    const storage = new MemoryStorage();
+    await stopAt(3, CENTERS, storage);
+    const { tensors, spelled } = (await readProgress(storage))!;
+    const { default_train: _, ...rest } = spelled;
+    const { train, ...others } = rest.config as Record<string, Json>;
+    const config = kind === 'said' ? { ...others, train: train! } : others;
+    await writeProgress(storage, tensors, { ...rest, config });
+    // And is interrupted once more.
+    await stopAt(5, { ...CENTERS, train: 'auto' }, storage);
+    const auto = await device([], { ...CENTERS, train: 'auto' }, storage);
+    const report = await auto.learn(await learned());
+    expect(report).toMatchObject({ resumedAtStep: 5, epochs: 3, headsOnly: false, gain: undefined });
+    expect(report.choice).toMatch(/^an earlier build of csk-sdk began this lesson and trained the centers/);
+    expect(bits(auto)).toEqual(bits(whole));
+    expect(auto.tasks[0]!.notes).toEqual([report.choice]);
+    expect(auto.tasks[0]!.config).toEqual(whole.tasks[0]!.config);
+  },
+);
+
+test('another wish begins the lesson anew', async () => {
+  const storage = new MemoryStorage();
+  await stopAt(3, CENTERS, storage);
+  const auto = await device([], { ...CENTERS, train: 'auto' }, storage);
+  const report = await auto.learn(await learned());
+  expect(report.resumedAtStep).toBe(0);
+  expect(report.gain!.images).toBeGreaterThan(0);
+});
+
+test('the device decides by default', async () => {
+  const { train: _, ...rest } = CENTERS;
+  const report = await (await device([], rest)).learn(await learned());
+  expect(report.gain!.images).toBeGreaterThan(0);
 });

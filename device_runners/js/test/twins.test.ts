@@ -53,7 +53,7 @@ it('a state whose decisions leave a class out predicts, forgets and renames as i
 const drei = () => task('twins', [3, 4], ['drei', 'four']);
 
 it.each([
-  ['trained', { fewShot: 0 }],
+  ['trained', { fewShot: 0, train: 'centers' }],
   ['heads only', HEADS],
 ] as const)('a twin takes nothing from a known class (%s)', async (_, config) => {
   const learner = await device();

@@ -20,7 +20,7 @@ function opened(): Promise<Learner> {
     runtime: ort,
     bundle,
     storage: new FolderStorage(state),
-    config: { epochs: 1, fewShot: 0 },
+    config: { epochs: 1, fewShot: 0, train: 'centers' },
   });
 }
 

@@ -80,7 +80,7 @@ describe.each(['sites', 'narrower', 'wider'])('to a bundle of %s', (kind) => {
     expect(same / labels.length).toBeGreaterThan(kind === 'wider' ? 0.98 : 0.995);
     // The old one is what it was, and what was carried can be learned on, and forgotten.
     expect(old.generation.number).toBe(1);
-    await learner.learn(await digitsTask('02-six-seven'), { epochs: 1 });
+    await learner.learn(await digitsTask('02-six-seven'), { epochs: 1, train: 'centers' });
     const forgotten = await learner.forget({ task: '01-four-five' });
     expect([...forgotten.classes].sort()).toEqual(['five', 'four']);
     for (const one of [old, learner, theirs]) await one.close();
@@ -254,7 +254,7 @@ describe('taken back', () => {
     const before = known(from.storage);
     const carried = known(to.storage);
     const learner = await Learner.open({ runtime, ...to });
-    await learner.learn(await digitsTask('02-six-seven'), { epochs: 1 });
+    await learner.learn(await digitsTask('02-six-seven'), { epochs: 1, train: 'centers' });
     // What was said of it goes, too.
     await fleet.export(learner, { name: 'kitchen' });
     await learner.close();

@@ -15,6 +15,7 @@ export const DEPLOYED_SETTINGS = {
   learningRate: 0.02,
   threads: 1,
   fewShot: 0,
+  train: 'centers',
   maxForgetting: 100,
 } as const;
 

@@ -35,7 +35,7 @@ from csk_sdk.method.projection import is_frozen
 from csk_sdk.state.tensorfile import packed
 
 PEM = serialization.Encoding.PEM
-SETTINGS = TrainingConfig(epochs=10, patience=0, learning_rate=0.05, threads=1, few_shot=0)
+SETTINGS = TrainingConfig(epochs=10, patience=0, learning_rate=0.05, threads=1, few_shot=0, train="centers")
 
 
 def main(out: Path) -> None:

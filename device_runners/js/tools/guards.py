@@ -27,7 +27,7 @@ PLAIN = {"energy": 0.0, "channel_ratio": 1.0, "learning_rate": 0.4, "epochs": 10
 
 @dataclass(frozen=True)
 class GuardedTask:
-    """Images of some digits, `count` of each, and settings.
+    """Images of some digits, `count` of each, and settings, beside which the centers are trained.
 
     The labels may be dealt out in turn, black and white swapped, and `earlier` digits learned before.
     """
@@ -221,7 +221,7 @@ def _tasks(bundle: Path, data: digits.Digits, states: Path) -> dict[str, Any]:
     """What each task brings: the report, or the refusal."""
     found = {}
     for name, given in TASKS.items():
-        config = TrainingConfig(threads=1, **_with_flops(bundle, given.settings))
+        config = TrainingConfig(threads=1, train="centers", **_with_flops(bundle, given.settings))
         if given.earlier:
             _learned(
                 bundle, states / name, _task(data, GuardedTask(members=given.earlier), "earlier"), config

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from csk_sdk.cli.rendering import facts, table
 from csk_sdk.config import TrainingConfig
-from csk_sdk.demo.run import EPOCHS, RATE
+from csk_sdk.demo.run import EPOCHS, RATE, TRAIN
 from csk_sdk.formats.wording import rounded
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def _comparison(runs: tuple[DemoRun, ...], console: Console) -> None:
     )
     console.print(
         Text(
-            f"\n  csk.toml asks for {EPOCHS} epochs at a rate of {RATE}, where "
-            f"{TrainingConfig.epochs} at {TrainingConfig.learning_rate:g} are the defaults:\n"
+            f"\n  csk.toml asks for trained {TRAIN}, {EPOCHS} epochs and a rate of {RATE} (defaults: "
+            f"{TrainingConfig.train}, {TrainingConfig.epochs} and {TrainingConfig.learning_rate:g}):\n"
             "  tasks of 270 images of 8x8 pixels have few steps."
         )
     )

@@ -45,7 +45,8 @@ class LearningView:
         if now.note:
             self._screen.say(f"  {now.note}")
         if last.phase == "train" and (now.phase, now.epoch) != ("train", last.epoch):
-            self._end_epoch(last)
+            # Where it was found not to pay, no step counts.
+            self._end_epoch(last, counts=now.phase == "train" or now.steps > 0)
         if now.phase == "train" and last.phase != "train":
             self._epoch_began = time.monotonic()
             if now.step > 1:
@@ -67,12 +68,13 @@ class LearningView:
         else:
             self._progress.update(self._task, description=label, total=None, loss="")
 
-    def _end_epoch(self, last: LearnProgress) -> None:
+    def _end_epoch(self, last: LearnProgress, counts: bool) -> None:
         seconds = time.monotonic() - self._epoch_began
         self._epoch_began = time.monotonic()
-        self._screen.say(
-            f"  Epoch {last.epoch} of {last.epochs}   loss {rounded(last.loss, '.3f')}   {duration(seconds)}"
-        )
+        done = f"Epoch {last.epoch} of {last.epochs}   loss {rounded(last.loss, '.3f')}"
+        if not counts:
+            done = f"{last.step:,} of {last.steps:,} steps, to ask whether training pays"
+        self._screen.say(f"  {done}   {duration(seconds)}")
 
 
 def learned(report: LearnReport) -> str:

@@ -114,11 +114,11 @@ class TrainingFields:
 
     few_shot: int = 30
     """With fewer images or signals a class, on average, learn heads on the frozen backbone; as many fewer
-    as there are more epochs than the default. 0 trains always. A whole number, 0 or more, in images a
-    class.
+    as there are more epochs than the default. 0: no task has too few. A whole number, 0 or more, in images
+    a class.
     """
 
-    train: str = "centers"
+    train: str = "auto"
     """What a task trains: its heads on the frozen backbone, or the centers too; auto: the centers where
     images held out in the first epoch say that it pays. Of fewer images than `few_shot`, heads.
     """

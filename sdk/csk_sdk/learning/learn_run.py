@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.config import AUTO, TrainingConfig, augmentation
+from csk_sdk.config import AUTO, CENTERS, TrainingConfig, augmentation
+from csk_sdk.contract.sentences import said
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.augment import augment
 from csk_sdk.data.broken import without_broken
@@ -41,6 +42,8 @@ from csk_sdk.version import __version__
 _MOST_HELD_OUT = integer("gain", "most_images")
 # In a progress checkpoint: over which images the steps go, `(n,)` uint8.
 _STEPPED = "stepped"
+# And what `train` was by default where it was begun; builds for which that was CENTERS do not say.
+_DEFAULT_TRAIN = "default_train"
 # Settings of no consequence for the result.
 _NO_MATTER = ("checkpoint_seconds", "spinning", "time_limit")
 
@@ -109,6 +112,9 @@ class LearnRun:
         # All images, until it is known what each has to teach.
         self._order = StepOrder(len(task.train), self._batch_size, config.seed)
         self._count_steps()
+        # What a checkpoint says of who began the lesson; and whether that was a build that trained by default.
+        self._begun_by: dict[str, Any] = {_DEFAULT_TRAIN: TrainingConfig.train}
+        self._trained_by_default = False
         # The images of the step that is being taken.
         self._stepping: NDArray[np.int64] | None = None
         # Tensors and facts of a newer csk-sdk in the progress checkpoint that this run goes on from.
@@ -203,7 +209,7 @@ class LearnRun:
             notes=self._left_out(),
             gain=self._gain,
             asked=len(self._split),
-            choice=self._undecided(steps),
+            choice=self._unasked(steps),
             stepped=min(self._order.count, steps * self._batch_size),
         )
         mirrored = self._mirrored_batches if self._prefix else None
@@ -244,7 +250,13 @@ class LearnRun:
             if self._stopping.over(done, time.monotonic() - begun, loss / seen):
                 break
             if time.monotonic() - saved >= config.checkpoint_seconds:
-                meta = {**identity, "step": done, "loss": loss, "seconds": time.monotonic() - begun}
+                meta = {
+                    **identity,
+                    **self._begun_by,
+                    "step": done,
+                    "loss": loss,
+                    "seconds": time.monotonic() - begun,
+                }
                 meta |= {"profile": self._life.plan.profile.name, "micro_batch": self._life.plan.micro_batch}
                 meta |= {"plateau": self._stopping.memory}
                 meta |= {"gain": asdict(self._gain)} if self._gain else {}
@@ -296,8 +308,10 @@ class LearnRun:
         rates = [cosine(step, self._steps, warmup) for step in range(self._steps)]
         return sum(rates[:done]) / sum(rates)
 
-    def _undecided(self, done: int) -> Callable[[bool], str] | None:
-        """What to say where its seconds were over before it was decided whether to go on."""
+    def _unasked(self, done: int) -> Callable[[bool], str] | None:
+        """What to say where it was not asked whether training pays: begun before, or its seconds were over."""
+        if self._trained_by_default:
+            return lambda dropped: said("begun_with_centers")
         if self._heads_because or self._probe < done or self._config.seconds is None:
             return None
         return partial(undecided_note, done, self._steps, self._config.seconds)
@@ -308,7 +322,9 @@ class LearnRun:
         if found is None:
             return 0, 0.0, 0.0
         tensors, meta = found[0], _with_defaults(found[1])
-        if any(meta.get(key) != value for key, value in identity.items()):
+        before = self._config.train == AUTO and _trained_by_default(meta)
+        begun = {**identity["config"], "train": CENTERS} if before else identity["config"]
+        if any(meta.get(key) != value for key, value in {**identity, "config": begun}.items()):
             # Another run's; it stays until this one has something better to keep in its place.
             return 0, 0.0, 0.0
         schema, stepped = load_schema("progress"), tensors.get(_STEPPED)
@@ -324,6 +340,11 @@ class LearnRun:
         if plan != self._life.plan:
             # Today's process has a little more or less memory: to the bit, the run goes on as it was begun.
             self._follow(plan)
+        if before:
+            identity["config"] = begun
+            self._trained_by_default = True
+            self._config = self._life.config = replace(self._config, train=CENTERS)
+        self._begun_by = {key: meta[key] for key in (_DEFAULT_TRAIN,) if key in meta}
         self._training.resume(tensors)
         # A build that knew of no such choice stepped over all.
         if stepped is not None:
@@ -378,9 +399,15 @@ class LearnRun:
 
 
 def _with_defaults(meta: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says; a setting that it lacks was none yet, and was as its default is."""
+    """What a checkpoint says; a setting that it lacks was none yet, and was as its default is, or was then."""
     config = meta.get("config")
     if not isinstance(config, dict):
         return meta
     defaults = {name: value for name, value in TrainingConfig().to_json().items() if name not in _NO_MATTER}
-    return {**meta, "config": {**defaults, **config}}
+    return {**meta, "config": {**defaults, "train": CENTERS, **config}}
+
+
+def _trained_by_default(meta: dict[str, Any]) -> bool:
+    """Whether the build that began this lesson, and its centers, had never heard of another default."""
+    config = meta.get("config")
+    return isinstance(config, dict) and config.get("train") == CENTERS and _DEFAULT_TRAIN not in meta

@@ -29,7 +29,13 @@ def nothing_comes_of_nan(tries: Tries, ground: Ground, place: Path) -> None:
 
     bundle = fragile_bundle(place / "fragile", loss="cross-entropy")
     config = TrainingConfig(
-        threads=1, epochs=1, few_shot=0, label_check=False, max_forgetting=100.0, checkpoint_seconds=0.0
+        threads=1,
+        epochs=1,
+        few_shot=0,
+        train="centers",
+        label_check=False,
+        max_forgetting=100.0,
+        checkpoint_seconds=0.0,
     )
     for number in tries:
         shutil.rmtree(place / "state", ignore_errors=True)
@@ -74,7 +80,14 @@ def nothing_comes_of_what_diverges(tries: Tries, ground: Ground, place: Path) ->
 
     for number in tries:
         shutil.rmtree(place / "state", ignore_errors=True)
-        fixed = {"threads": 1, "few_shot": 0, "max_forgetting": 100.0, "checkpoint_seconds": 0.0, "epochs": 2}
+        fixed = {
+            "threads": 1,
+            "few_shot": 0,
+            "train": "centers",
+            "max_forgetting": 100.0,
+            "checkpoint_seconds": 0.0,
+            "epochs": 2,
+        }
         rate = tries.rng.choice(["learning_rate", "head_learning_rate"])
         wild = {rate: 10.0 ** tries.rng.randint(12, 38), "optimizer": tries.rng.choice(["sgd", "adamw"])}
         learner = Learner.open(ground.bundle, place / "state", TrainingConfig(**fixed))

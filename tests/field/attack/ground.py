@@ -17,7 +17,8 @@ from field.attack.promise import ROOT
 
 # One thread, so that results are the same to the bit; a progress checkpoint after each step.
 SETTINGS = (
-    "[training]\nthreads = 1\nshift = 1\nfew_shot = 0\nepochs = 4\npatience = 0\ncheckpoint_seconds = 0.0\n"
+    "[training]\nthreads = 1\nshift = 1\nfew_shot = 0\ntrain = 'centers'\n"
+    "epochs = 4\npatience = 0\ncheckpoint_seconds = 0.0\n"
 )
 MODEL = ROOT / "examples/digits/digits-base4.onnx"
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

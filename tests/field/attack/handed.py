@@ -27,7 +27,8 @@ def quick(learner: Any, **settings: Any) -> Any:
     from dataclasses import replace
 
     return replace(
-        learner.config, **{"epochs": 1, "few_shot": 0, "max_forgetting": 100.0, "threads": 1, **settings}
+        learner.config,
+        **{"epochs": 1, "few_shot": 0, "train": "centers", "max_forgetting": 100.0, "threads": 1, **settings},
     )
 
 
@@ -37,7 +38,9 @@ def fresh(ground: Ground, place: Path) -> Any:
 
     shutil.rmtree(place / "state", ignore_errors=True)
     return Learner.open(
-        ground.bundle, place / "state", TrainingConfig(threads=1, epochs=1, few_shot=0, max_forgetting=100.0)
+        ground.bundle,
+        place / "state",
+        TrainingConfig(threads=1, epochs=1, few_shot=0, train="centers", max_forgetting=100.0),
     )
 
 

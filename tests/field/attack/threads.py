@@ -26,7 +26,9 @@ def threads_share_a_learner(tries: Tries, ground: Ground, place: Path) -> None:
     from csk_sdk import Learner, StateLockedError
     from csk_sdk.config import TrainingConfig
 
-    config = TrainingConfig(threads=1, epochs=1, few_shot=0, max_forgetting=100.0, label_check=False)
+    config = TrainingConfig(
+        threads=1, epochs=1, few_shot=0, train="centers", max_forgetting=100.0, label_check=False
+    )
     learner = Learner.open(ground.bundle, place / "state", config)
     images, _ = ground.digits()
     pictures = images[tries.numpy.permutation(len(images))[:100]]

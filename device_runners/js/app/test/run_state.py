@@ -23,7 +23,7 @@ saved, bundle, classes, out, *paths = sys.argv[1:]
 with tempfile.TemporaryDirectory() as folder:
     state = Path(folder) / "state"
     shutil.unpack_archive(saved, state)
-    learner = Learner.open(bundle, state, TrainingConfig(threads=1, epochs=8))
+    learner = Learner.open(bundle, state, TrainingConfig(threads=1, epochs=8, train="centers"))
     pictures = [np.asarray(Image.open(path).convert("L"))[..., None] for path in paths]
     said = [str(label) for label in learner.predict(pictures).labels]
     tasks = [task.name for task in learner.tasks]

@@ -71,6 +71,10 @@ export const PROGRESS_SCHEMA = JSON.parse(`{
    ],
    "additionalProperties": true
   },
+  "default_train": {
+   "type": "string",
+   "description": "what \`train\` was by default in the build that began the lesson; those for which it was \`centers\` do not say"
+  },
   "gain": {
    "type": "object",
    "description": "what held-out images said of training, once they were asked",

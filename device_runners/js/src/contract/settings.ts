@@ -48,7 +48,7 @@ export interface TrainingConfig {
   readonly maxForgetting: number;
   /** A task that costs more: learn its heads on the frozen backbone, or refuse it. */
   readonly onForgetting: 'heads-only' | 'refuse';
-  /** With fewer images or signals a class, on average, learn heads on the frozen backbone; as many fewer as there are more epochs than the default. 0 trains always. A whole number, 0 or more, in images a class. */
+  /** With fewer images or signals a class, on average, learn heads on the frozen backbone; as many fewer as there are more epochs than the default. 0: no task has too few. A whole number, 0 or more, in images a class. */
   readonly fewShot: number;
   /** What a task trains: its heads on the frozen backbone, or the centers too; auto: the centers where images held out in the first epoch say that it pays. Of fewer images than `fewShot`, heads. */
   readonly train: 'auto' | 'heads' | 'centers';
@@ -82,7 +82,7 @@ export const DEFAULTS: TrainingConfig = {
   maxForgetting: 3,
   onForgetting: 'heads-only',
   fewShot: 30,
-  train: 'centers',
+  train: 'auto',
   checkpointSeconds: 20,
 };
 

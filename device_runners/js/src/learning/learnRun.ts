@@ -3,6 +3,7 @@
 import type { Bundle } from '../bundle/bundle.js';
 import { augmentationOf, configRecord, DEFAULTS, type TrainingConfig } from '../config.js';
 import { PROGRESS_SCHEMA } from '../contract/progressSchema.js';
+import { SENTENCES } from '../contract/sentences.js';
 import { GAIN } from '../contract/thresholds.js';
 import { moved, randomMoves } from '../data/augment.js';
 import type { Preprocessing } from '../data/pictures.js';
@@ -60,6 +61,8 @@ import { type Numbered, naming } from './unlearnable.js';
 
 /** In a progress checkpoint: over which images the steps go, `(n,)` uint8. */
 const STEPPED = 'stepped';
+/** And what `train` was by default where it was begun; builds for which that was "centers" do not say. */
+const DEFAULT_TRAIN = 'default_train';
 
 interface Resumed {
   readonly step: number;
@@ -96,6 +99,9 @@ export class LearnRun {
   private taken = 0;
   /** Tensors and facts of a newer csk-sdk in the progress checkpoint that this run goes on from. */
   private foreign: { tensors: Tensors; meta: object } = { tensors: new Map(), meta: {} };
+  /** What a checkpoint says of who began the lesson; and whether that was a build that trained by default. */
+  private begunBy: object = { [DEFAULT_TRAIN]: DEFAULTS.train };
+  private trainedByDefault = false;
 
   /** Check the task, and open it on `generation`, or on what is left of it where the task replaces. */
   static async open(
@@ -124,7 +130,7 @@ export class LearnRun {
     private readonly state: State,
     private readonly ground: Ground,
     private readonly task: Task,
-    private readonly config: TrainingConfig,
+    private config: TrainingConfig,
     private readonly opening: Opening,
     private readonly options: LearnOptions,
   ) {
@@ -309,10 +315,11 @@ export class LearnRun {
     return [...about, ...headsNotes(because, pixels.count, task.classes)];
   }
 
-  /** What was chosen and why, where it was left to be decided, or that its seconds were over before; else "". */
+  /** What was chosen and why, where it was left to be decided, or why nothing was asked: begun before, no time; else "". */
   private choice({ headsOnly: dropped }: Consolidated): string {
     const { gain, config, stopping, taken } = this;
     if (gain) return gainNote(gain, this.pixels.count, config.maxForgetting, dropped);
+    if (this.trainedByDefault) return SENTENCES.begunWithCenters;
     if (this.because || this.probe < taken || config.seconds === null) return '';
     return undecidedNote(taken, stopping.steps, config.seconds, dropped);
   }
@@ -348,7 +355,12 @@ export class LearnRun {
         const asked = this.gain ? { gain: this.gain } : {};
         const own = { step: done, loss, seconds: this.seconds(), plateau: stopping.memory, ...asked };
         const tensors = new Map([...this.foreign.tensors, ...this.progress()]);
-        await this.state.saveProgress(tensors, { ...this.foreign.meta, ...identity, ...own });
+        await this.state.saveProgress(tensors, {
+          ...this.foreign.meta,
+          ...identity,
+          ...this.begunBy,
+          ...own,
+        });
         saved = now();
       }
       throwIfAborted(signal);
@@ -409,17 +421,26 @@ export class LearnRun {
     const fresh = { step: 0, loss: 0, seconds: 0 };
     const found = await this.state.loadProgress();
     if (!found) return fresh;
-    // A setting that it lacks was none yet, and was as its default is.
-    const { checkpoint_seconds: _, ...defaults } = configRecord(DEFAULTS);
+    // A setting that it lacks was none yet, and was as its default is, or was then.
+    const { checkpoint_seconds: _, ...defaults } = configRecord({ ...DEFAULTS, train: 'centers' });
     const config = { ...JSON.parse(dumps(defaults)), ...(found.meta.config as object) };
     const said: Record<string, unknown> = { ...found.meta, config };
-    const same = Object.entries(identity).every(([key, value]) => sorted(said[key]) === sorted(value));
+    const trainedByDefault =
+      this.config.train === 'auto' && config.train === 'centers' && !(DEFAULT_TRAIN in said);
+    const begun = trainedByDefault ? { config: { ...(identity.config as object), train: 'centers' } } : {};
+    const same = Object.entries({ ...identity, ...begun }).every(
+      ([key, value]) => sorted(said[key]) === sorted(value),
+    );
     // Another run's stays until this one has something better to keep in its place.
     if (!same || violation(found.spelled, PROGRESS_SCHEMA) !== undefined) return fresh;
     const stepped = found.tensors.get(STEPPED)?.data;
     const chosen =
       stepped instanceof Uint8Array && stepped.length === this.pixels.count ? stepped : undefined;
     if (stepped && !chosen?.includes(1)) return fresh;
+    Object.assign(identity, begun);
+    this.trainedByDefault = trainedByDefault;
+    if (trainedByDefault) this.config = { ...this.config, train: 'centers' };
+    this.begunBy = DEFAULT_TRAIN in said ? { [DEFAULT_TRAIN]: said[DEFAULT_TRAIN] } : {};
     this.training.resume(found.tensors);
     // A build that knew of no such choice stepped over all.
     if (chosen) this.stepOver(chosen);

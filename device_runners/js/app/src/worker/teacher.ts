@@ -265,6 +265,7 @@ export class Teacher {
     const labels = train.map(({ label }) => label);
     const settings = {
       epochs: EPOCHS,
+      train: 'centers' as const,
       labelCheck: task.labels !== 'believed',
       ...(task.twin === 'counted' ? { maxForgetting: 100 } : {}),
       ...(task.contradicts ? { replace: task.contradicts === 'replaces' } : {}),
