@@ -104,7 +104,9 @@ def _default(value: Any, names: tuple[str, ...]) -> str:
     if value is None or (value is False and len(names) == 1):
         return ""
     if isinstance(value, bool):
-        return names[0] if value else names[1]
+        # A short name is none for the other answer.
+        off = next((name for name in names if name.startswith("--no-")), "")
+        return names[0] if value else off
     return str(value.value if isinstance(value, Enum) else value)
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from cli.conftest import write_png
 from conftest import build_digits_bundle
-from csk_sdk.cli.predictions import predictions_table
+from csk_sdk.cli.predictions import show_predictions
+from csk_sdk.cli.rendering import Screen
 
 TASKS = ["base", "01-four-five", "02-six-seven"]
 
@@ -190,7 +191,7 @@ def test_a_share_to_reject_needs_the_outputs_that_tell_of_it(run, learned_worksp
     assert names[1:] == ["known", "distance"]
 
 
-def test_classes_may_be_called_what_the_commands_say(run, tmp_path, digits):
+def test_classes_may_be_called_what_the_commands_say(run, tmp_path, digits, capsys):
     """Many a model has a class "unknown", which is what predict says of what is unlike all; "base" names a task."""
     names = ["unknown", "base", "two", "three"]
     build_digits_bundle(tmp_path / "bundle", classes=names)
@@ -201,5 +202,8 @@ def test_classes_may_be_called_what_the_commands_say(run, tmp_path, digits):
     found = run("predict", tmp_path / "unknown", tmp_path / "base", "--task", "base", *at).json
     assert [one["label"] for one in found] == ["unknown"] * 4 + ["base"] * 4
     assert "known" not in found[0] or all(isinstance(one["known"], bool) for one in found)
-    table = predictions_table([{**found[0], "known": True}, {**found[0], "known": False}])
-    assert [*table.columns[1].cells] == ["unknown", "unknown (unknown?)"]
+    capsys.readouterr()
+    show_predictions(Screen(), [{**found[0], "known": True}, {**found[0], "known": False}])
+    printed = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split("   ")[1].strip() for line in printed] == ["unknown", "unknown (unknown?)"]
+    assert not any(line.endswith(" ") for line in printed)

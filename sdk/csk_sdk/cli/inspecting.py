@@ -16,7 +16,7 @@ from csk_sdk.contract.manifest import CROSS_ENTROPY, EXACT, Manifest
 from csk_sdk.formats.wording import plural
 from csk_sdk.network.inspection import Inspection, SiteSummary, StepCost, inspection_of
 from csk_sdk.objectives import objective_of
-from csk_sdk.workspace.folder import workspace_of
+from csk_sdk.workspace.folder import Workspace, workspace_of
 
 # What `inspect` says of other sizes, by resize and whether the model takes signals.
 _FITTED = {
@@ -28,7 +28,9 @@ _FITTED = {
 
 
 def inspect(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")],
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="[BUNDLE]", help="A bundle's folder; the workspace's by default.")
+    ] = None,
     workspace: WorkspaceDir = HERE,
     state: StateDir = None,
     trust: TrustKey = None,
@@ -49,6 +51,8 @@ def inspect(
     Example:  csk-sdk inspect bundle
     """
     screen = Screen(as_json)
+    if bundle is None:
+        bundle = Workspace.open(workspace, None, state, trust=trust).bundle
     found = inspection_of(workspace_of(bundle, workspace, state, trust).open_bundle())
     screen.json(found.to_json())
     manifest = found.manifest

@@ -19,7 +19,7 @@ from csk_sdk.cli.options import (
     Yes,
     require_named,
 )
-from csk_sdk.cli.rendering import Screen, duration, table
+from csk_sdk.cli.rendering import Screen, duration
 from csk_sdk.errors import StateError
 from csk_sdk.learner import Learner
 from csk_sdk.network.predicting import task_names
@@ -53,11 +53,12 @@ def tasks(
     if not found:
         screen.say(f"No tasks: {space.tasks} is empty. A task is a folder NAME/train/<class>/ or a NAME.npz.")
         return
-    made = table("Task", "State", "Classes", "Train", "Test", "Time", left=2)
-    for status in found:
-        style = _STATE_STYLES.get(status.state, "")
-        made.add_row(status.name, Text(_state_words(status), style), *_numbers(status))
-    screen.show(made)
+    columns = ("Task", "State", "Classes", "Train", "Test", "Time")
+    rows: list[list[str | Text]] = [
+        [status.name, Text(_state_words(status), _STATE_STYLES.get(status.state, "")), *_numbers(status)]
+        for status in found
+    ]
+    screen.show_rows(columns, rows, words={1})
     for status in found:
         if status.error:
             screen.say(f"  {status.name}: {status.error}", style="red")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-from csk_sdk.cli.rendering import table
+from csk_sdk.cli.rendering import Screen
 from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, MSE, Manifest
 from csk_sdk.formats.wording import plural, rounded
 from csk_sdk.objectives import Prediction, objective_of
 
-_ORDINALS = {2: "2nd", 3: "3rd"}
+_ORDINALS = {1: "1st", 2: "2nd", 3: "3rd"}
 
 
 def counted(count: int, manifest: Manifest) -> str:
@@ -57,26 +56,32 @@ def described(prediction: Prediction, files: list[str], top: int, loss: str) -> 
     return found
 
 
-def predictions_table(found: list[dict[str, Any]]) -> Table:
+def show_predictions(screen: Screen, found: list[dict[str, Any]]) -> None:
     """What `described` gave, a line for each file."""
     if "values" in found[0]:
-        made = table("File", *found[0]["values"])
-        for one in found:
-            made.add_row(one["file"], *(rounded(value, ".4g") for value in one["values"].values()))
-        return made
-    several = "labels" in found[0]
-    made = table("File", *(("Has", "1st", "%") if several else ("Class", "%")), left=3 if several else 2)
-    for place in range(2, len(found[0]["top"]) + 1):
-        made.add_column(_ORDINALS.get(place, f"{place}th"))
-        made.add_column("%", justify="right", no_wrap=True)
-    tells = "domain" in found[0]
-    if tells:
-        made.add_column("Domain")
+        values = [
+            (one["file"], *(rounded(value, ".4g") for value in one["values"].values())) for one in found
+        ]
+        screen.show_rows(("File", *found[0]["values"]), values)
+        return
+    several, tells = "labels" in found[0], "domain" in found[0]
+    places = range(2 - several, len(found[0]["top"]) + 1)
+    first = ("Has",) if several else ("Class", "%")
+    columns = [
+        "File",
+        *first,
+        *(name for place in places for name in (_ORDINALS.get(place, f"{place}th"), "%")),
+    ]
+    rows = []
     for one in found:
         cells = [(choice["class"], f"{100 * choice['probability']:.1f}") for choice in one["top"]]
         if not one.get("known", True):
             cells[0] = (f"unknown ({cells[0][0]}?)", cells[0][1])
         decided = [", ".join(one["labels"]) or "-"] if several else []
         domain = [one["domain"] or "-"] if tells else []
-        made.add_row(one["file"], *decided, *(cell for pair in cells for cell in pair), *domain)
-    return made
+        rows.append((one["file"], *decided, *(cell for pair in cells for cell in pair), *domain))
+    words = {index for index, name in enumerate(columns) if name != "%"}
+    if tells:
+        words.add(len(columns))
+        columns.append("Domain")
+    screen.show_rows(columns, rows, words=words, together=1 if several else 2)

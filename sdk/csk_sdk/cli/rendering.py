@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,21 +69,37 @@ class Screen:
             self.console.print(Text(text, style=style))
 
     def show(self, renderable: Any, indent: int = _INDENT) -> None:
-        """A table, indented."""
-        if not self.as_json:
-            self.console.print(Padding(renderable, (0, 0, 0, indent), expand=False))
+        """A table, indented; in a file or a pipe without the blanks that would fill its last column."""
+        if self.as_json:
+            return
+        indented = Padding(renderable, (0, 0, 0, indent), expand=False)
+        if self.console.is_terminal:
+            self.console.print(indented)
+            return
+        with self.console.capture() as captured:
+            self.console.print(indented)
+        self.console.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
     def show_rows(
-        self, columns: Sequence[str], rows: Sequence[Sequence[str | Text]], spaced: bool = False
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str | Text]],
+        spaced: bool = False,
+        words: Collection[int] = (),
+        together: int = 1,
     ) -> None:
         """A table of named rows; where the terminal is too narrow, one below the other, with the names in each.
 
-        `spaced` leaves a line between rows.
+        `spaced` leaves a line between rows. The columns `words` are no numbers, and so many behind the names stay
+        `together`.
         """
-        for number, part in enumerate(_parts(columns, rows, self.width - _INDENT)):
+        for number, part in enumerate(_parts(columns, rows, self.width - _INDENT, together)):
             if number:
                 self.say()
             shown = table(*(columns[index] for index in part))
+            for column, index in zip(shown.columns, part, strict=True):
+                if index in words:
+                    column.justify, column.no_wrap = "left", False
             for row in rows:
                 shown.add_row(*(row[index] for index in part))
                 if spaced:
@@ -160,19 +176,32 @@ def table(*columns: str, left: int = 1) -> Table:
     return made
 
 
-def _parts(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], width: int) -> list[list[int]]:
+def _parts(
+    columns: Sequence[str], rows: Sequence[Sequence[str | Text]], width: int, together: int
+) -> list[list[int]]:
     """Columns that fit beside each other and the names, in as few tables as it takes, of about equal size."""
     widths = [
         max(len(line) for cell in cells for line in str(cell).splitlines() or [""])
         for cells in zip(columns, *rows, strict=True)
     ]
-    names, count = min(widths[0], _LONGEST_NAME), len(columns) - 1
-    for tables in range(1, count + 1):
-        each = -(-count // tables)
-        parts = [list(range(first, min(first + each, count + 1))) for first in range(1, count + 1, each)]
-        if all(names + sum(_GAP + widths[index] for index in part) <= width for part in parts):
-            break
-    return [[0, *part] for part in parts]
+    room, count = width - min(widths[0], _LONGEST_NAME), len(columns) - 1
+    groups = [range(first, min(first + together, count + 1)) for first in range(1, count + 1, together)]
+    needed = [sum(_GAP + widths[index] for index in group) for group in groups]
+    greedy: list[list[int]] = []
+    left = 0
+    for number, wide in enumerate(needed):
+        left -= wide
+        if not greedy or left < 0:
+            greedy.append([])
+            left = room - wide
+        greedy[-1].append(number)
+    # Of as few tables, all of about one size where that fits.
+    each = -(-len(groups) // max(len(greedy), 1))
+    even = [list(range(start, min(start + each, len(groups)))) for start in range(0, len(groups), each or 1)]
+    fits = all(sum(needed[number] for number in part) <= room for part in even)
+    return [
+        [0, *(index for number in part for index in groups[number])] for part in (even if fits else greedy)
+    ]
 
 
 def _columns(status: Text, name: str, text: Text) -> Table:

@@ -23,7 +23,7 @@ from csk_sdk.cli.options import (
     WorkspaceDir,
     require_named,
 )
-from csk_sdk.cli.predictions import counted, described, predictions_table
+from csk_sdk.cli.predictions import counted, described, show_predictions
 from csk_sdk.cli.rendering import Screen, size
 from csk_sdk.contract.sentences import said
 from csk_sdk.data.files import open_files
@@ -165,7 +165,7 @@ def predict(
     source = open_files(files, bit_depth=space.bit_depth)
     found = _predictions(space.learner(), source, files, task, top, reject)
     screen.json(found)
-    screen.show(predictions_table(found))
+    show_predictions(screen, found)
     try:
         require_bright(source)
     except TaskError as error:
