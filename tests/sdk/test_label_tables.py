@@ -42,6 +42,13 @@ def test_one_target_may_be_a_plain_list_of_floats() -> None:
     assert task.train.labels.tolist() == [[0.5], [-1.0], [2.0], [3.0]]
 
 
+def test_numbers_that_float32_cannot_tell_apart_are_said() -> None:
+    with pytest.raises(
+        TaskError, match=r"'angle' goes from 1000000000\.0 to 1000000001\.0, which float32 cannot tell apart"
+    ):
+        Task.from_arrays("t", IMAGES, 1e9 + np.array([0.0, 0.5, 1.0, 0.2]), ["angle"])
+
+
 @pytest.mark.parametrize("labels", [np.array([3, 1, 2, 2]), np.array([[3.0], [1], [2], [2]])])
 def test_an_npz_file_may_name_targets(tmp_path: Path, labels: np.ndarray) -> None:
     path = tmp_path / "t.npz"
@@ -112,7 +119,11 @@ def test_bad_tables_are_refused(labels: np.ndarray, message: str) -> None:
         ("file_name,cat,cat\na.png,1,0\n", "metadata.csv: each column needs a name of its own."),
         ("file_name,cat,\na.png,1,0\n", "metadata.csv: each column needs a name of its own."),
         ("file_name,cat\n", "metadata.csv lists no image: write one line for each."),
-        ("file_name,cat\na.png,1\nc.png\n", "metadata.csv, line 3 has 1 cells, and there are 2 columns."),
+        ("file_name,cat\na.png,1\nc.png\n", "metadata.csv, line 3 has 1 cell, and there are 2 columns."),
+        (
+            "file_name,cat\na.png,1\nc.png,1\na.png,0\n",
+            "metadata.csv, line 4: 'a.png' is in line 2, too, with other labels: keep the line that is right.",
+        ),
         ("file_name,cat\na.png,yes\n", "metadata.csv, line 2: 'cat' is 'yes', and must be a number"),
         ("file_name,cat\na.png,\n", "metadata.csv, line 2: 'cat' is '', and must be a number"),
         ("file_name,cat\na.png,1e99\n", "metadata.csv, line 2: 'cat' is '1e99', and must be a number"),

@@ -47,6 +47,10 @@ def check_labels(
     return labels.astype(np.int64)
 
 
+# From here on float32 does not tell numbers apart that differ by a 16th.
+_LARGE = 2**20
+
+
 def constant_columns(table: Labels) -> list[int]:
     """Columns of a table `(n, columns)` that hold one and the same number all the way down, or none."""
     if not len(table):
@@ -66,6 +70,8 @@ def require_learnable(labels: Labels, names: Sequence[str], where: str, noun: st
     elif constant := constant_columns(labels):
         column = constant[0]
         value = f"{labels[0, column]:g} for every {noun}" if len(labels) else f"there for no {noun}"
+        if len(labels) and abs(labels[0, column]) >= _LARGE:
+            value += " as float32 holds it"
         raise TaskError(
             f"{where}the label '{names[column]}' is {value}, so nothing can be learned of it. "
             f"Add {noun}s where it differs, or remove its column."
@@ -83,6 +89,13 @@ def _table(labels: NDArray[Any], names: Sequence[str], count: int, name: str, no
             f"{name}[{row}, {column}] ('{names[column]}') is {labels[row, column]}, and a label must be a finite "
             f"number: correct it, or leave its {noun} out."
         )
+    for column in constant_columns(table):
+        least, most = labels[:, column].min(), labels[:, column].max()
+        if least != most:
+            raise TaskError(
+                f"{name}: '{names[column]}' goes from {least!s} to {most!s}, which float32 cannot tell apart: subtract "
+                "what all have in common."
+            )
     return table
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from csk_sdk.data.files import READ, SUFFIXES
 from csk_sdk.errors import TaskError
 from csk_sdk.formats.opening import LARGEST_TEXT, read_file
+from csk_sdk.formats.wording import plural
 
 METADATA = "metadata.csv"
 FILE_NAME = "file_name"
@@ -43,19 +44,26 @@ def read_metadata(
     header = [cell.strip() for cell in next(rows, (0, []))[1]]
     if FILE_NAME not in header or len(header) < 2:
         raise TaskError(
-            f"{path} must begin with a line of column names, {FILE_NAME} and one for each class or target, "
-            f"such as {FILE_NAME},cat,dog."
+            f"{path} must begin with a line of column names, {FILE_NAME} and one for each class or target, with "
+            f"commas between them, such as {FILE_NAME},cat,dog."
         )
     names = tuple(name for name in header if name != FILE_NAME)
     if "" in names or len(set(header)) < len(header):
         raise TaskError(f"{path}: each column needs a name of its own.")
     place = header.index(FILE_NAME)
     paths, numbers = [], array("f")
+    listed: dict[str, tuple[int, list[str]]] = {}
     for line, row in rows:
         where = f"{path}, line {line}"
         if len(row) != len(header):
-            raise TaskError(f"{where} has {len(row)} cells, and there are {len(header)} columns.")
-        paths.append(_picture(folder, row[place].strip(), where))
+            raise TaskError(f"{where} has {plural(len(row), 'cell')}, and there are {len(header)} columns.")
+        file_name = row[place].strip()
+        first, before = listed.setdefault(file_name, (line, row))
+        if before != row:
+            raise TaskError(
+                f"{where}: '{file_name}' is in line {first}, too, with other labels: keep the line that is right."
+            )
+        paths.append(_picture(folder, file_name, where))
         cells = [cell for column, cell in enumerate(row) if column != place]
         numbers.extend(float(_number(cell, name, where)) for cell, name in zip(cells, names, strict=True))
     gone = [picture for picture in paths if not picture.is_file()]

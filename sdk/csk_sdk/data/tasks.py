@@ -363,9 +363,12 @@ def table_split(
     found, paths, labels = table
     if set(found) != set(names):
         odd = sorted(set(found) ^ set(names))[0]
+        # What a builder calls outputs that nobody has named.
+        numbered = tuple(names) == tuple(str(number) for number in range(len(names)))
+        named = " Name what the model tells when the bundle is built: --classes." if numbered else ""
         raise TaskError(
             f"{folder / METADATA} {'has' if odd in found else 'lacks'} a column '{odd}', and its columns must be "
-            f"{', '.join(names)}."
+            f"{', '.join(names)}.{named}"
         )
     return Split(open_files(paths, folder, bit_depth), labels[:, [found.index(name) for name in names]])
 
