@@ -28,6 +28,8 @@ TENSORS: dict[str, NDArray] = HEAD | {
     "ht": HEAD["h"].T.copy(),
     "hc": HEAD["h"].reshape(3, 5, 1, 1),
     "hp": HEAD["h"][:, :4].reshape(3, 4, 1, 1),
+    "h2": np.flip(HEAD["h"]).copy(),
+    "h2t": np.flip(HEAD["h"]).T.copy(),
     "scale": np.array(0.7),
     "three": np.array([2.0, 0.5, -1.5]),
     "row": np.array([[0.1, 0.2, 0.3]]),
@@ -59,6 +61,13 @@ ENDINGS = {
     "shift": (f"{LOGITS} \n y = Sub(row, z)", "float[N,3] y", 17),
     "shift and scale": (f"{LOGITS} \n a = Add(z, three) \n y = Div(a, scale)", "float[N,3] y", 17),
     "MatMul, Mul, Add": (f"{FLAT} \n m = MatMul(f, ht) \n s = Mul(m, scale) \n y = Add(s, hb)", "float[N,3] y", 17),
+    "two classifiers": (
+        f"{LOGITS} \n d = Gemm<transB=1>(f, h2) \n [both] s = Add(z, d) \n y = Div(s, scale)", "float[N,3] y", 17,
+    ),
+    "two products, softmax": (
+        f"{FLAT} \n m = MatMul(f, ht) \n z = Add(m, hb) \n d = MatMul(f, h2t) \n s = Add(d, z) \n y = Softmax(s)",
+        "float[N,3] y", 17,
+    ),
     "reshape": (f"{LOGITS} \n y = Reshape(z, four)", "float[N,3,1,1] y", 17),
     "unsqueeze": (f"{LOGITS} \n y = Unsqueeze(z, first)", "float[N,1,3] y", 17),
     "reshape, softmax": (f"{LOGITS} \n u = Reshape(z, between) \n y = Softmax(u)", "float[N,1,3] y", 17),
@@ -176,6 +185,7 @@ def test_what_is_cut_or_folded_is_said(tmp_path: Path) -> None:
     for case, sentence in (
         ("argmax", "op 'ArgMax' at the end of model.onnx is cut off"),
         ("temperature", "op 'Div' (node 'heat') behind the classifier is folded into it."),
+        ("two classifiers", "two classifiers, whose scores are added (node 'both'), are one."),
     ):
         nodes, declared, opset = ENDINGS[case]
         onnx.save(written(nodes, declared, opset), tmp_path / "model.onnx")

@@ -31,7 +31,7 @@ def write(path: Path, batch: int | str, parts: int, channels: int = 6) -> Path:
     sizes = {
         "to_cut": (n, 6, 2, 4, 2, 4),
         "to_parts": (parts, channels, 4, 4),
-        "to_grid": (n, 2, 2, 6, 4, 4),
+        "to_grid": (n, 2, 2, 6, 4, channels if channels < 0 else 4),
         "to_image": (n, 6, 8, 8),
     }
     weights = {
@@ -47,7 +47,7 @@ def write(path: Path, batch: int | str, parts: int, channels: int = 6) -> Path:
 @pytest.mark.parametrize(
     ("batch", "parts", "channels"),
     [(1, 4, 6), (1, 4, -1), (2, 8, 6), ("N", -1, 6)],
-    ids=["one image", "one image, channels open", "two images", "any"],
+    ids=["one image", "one image, a size open", "two images", "any"],
 )
 def test_windows_follow_the_batch(tmp_path: Path, batch: int | str, parts: int, channels: int) -> None:
     path = write(tmp_path / "m.onnx", batch, parts, channels)

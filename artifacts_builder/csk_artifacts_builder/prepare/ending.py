@@ -3,7 +3,8 @@
 1. Of several outputs, one holds the scores: others lead to it (features), or are made of it (probabilities, labels).
 2. ArgMax and TopK, with the casts and changes of shape behind them, are cut off.
 3. Scores `(N, classes, 1, 1)` are flattened.
-4. A scale, a temperature or a shift behind the linear layer is folded into it; axes of 1 and back are left out.
+4. A scale, a temperature or a shift behind the linear layer is folded into it; axes of 1 and back are left out. Two
+   linear layers of the same features, whose scores are added, are one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from csk_artifacts_builder.emit import Emitter, attribute, called, constant_array
-from csk_artifacts_builder.linear_layer import linear_layer
+from csk_artifacts_builder.linear_layer import Linear, linear_layer
 from csk_artifacts_builder.model_kinds import CLASSIFIERS_ONLY, kind_of
 from csk_sdk.errors import ModelError
 
@@ -249,6 +250,10 @@ def fold_scales(model: ir.Model) -> tuple[str, ...]:
     said: list[str] = []
     modified = False
     while (node := value.producer()) is not None and (layer := linear_layer(node)) is None:
+        if (both := _two_layers(node)) is not None:
+            layer, modified = both, True
+            said.insert(0, f"two classifiers, whose scores are added (node '{called(node)}'), are one.")
+            break
         if not node.inputs or not _holds_scores(value):
             return ()
         read = node.inputs[0]
@@ -288,6 +293,17 @@ def fold_scales(model: ir.Model) -> tuple[str, ...]:
     logits.shape, logits.type = output.shape, output.type
     _end_in(model, logits, output)
     return tuple(said)
+
+
+def _two_layers(node: ir.Node) -> Linear | None:
+    """The layer that a sum of two, of the same features, is: a classifier and one that learned by distillation."""
+    if node.op_type != "Add":
+        return None
+    found = [value.producer() if value is not None else None for value in node.inputs]
+    one, other = (linear_layer(layer) if layer is not None else None for layer in found)
+    if one is None or other is None or one[0] is not other[0] or one[1].shape != other[1].shape:
+        return None
+    return one[0], one[1] + other[1], one[2] + other[2], one[3], one[4]
 
 
 def _own(emit: Emitter, name: str, array: NDArray[Any]) -> ir.Value:

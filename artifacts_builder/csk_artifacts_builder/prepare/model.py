@@ -124,7 +124,7 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     said = (*misread, *said)
     # Before sizes are written as constants: some pools have fewer windows than onnx says of older opsets.
     write_windows(model, where)
-    sizes = _sizes_of_reshapes(model)
+    sizes = _sizes_of_reshapes(model, image)
     static_batch = _make_batch_dynamic(model, image)
     _remove_dropout(model)
     passes.IdentityEliminationPass()(model)
@@ -268,11 +268,17 @@ def _make_batch_dynamic(model: ir.Model, image: ir.Value) -> int | None:
     return batch if isinstance(batch, int) else None
 
 
-def _sizes_of_reshapes(model: ir.Model) -> dict[ir.Node, list[int]]:
-    """What each Reshape gives, as far as its sizes are known."""
-    found = {}
+def _sizes_of_reshapes(model: ir.Model, image: ir.Value) -> dict[ir.Node, list[int]]:
+    """What each Reshape gives of parts of an image, or makes of them: where a first axis is not the batch."""
+    assert image.shape is not None
+    found, batch = {}, image.shape[0]
     for node in model.graph:
-        if node.op_type == "Reshape" and (shape := node.outputs[0].shape) is not None and shape.is_static():
+        if node.op_type != "Reshape":
+            continue
+        before, shape = (
+            value.shape if value is not None else None for value in (node.inputs[0], node.outputs[0])
+        )
+        if before and shape and shape.is_static() and not before[0] == shape[0] == batch:
             found[node] = list(shape.numpy())
     return found
 
@@ -280,8 +286,8 @@ def _sizes_of_reshapes(model: ir.Model) -> dict[ir.Node, list[int]]:
 def _free_reshapes(model: ir.Model, batch: int, sizes: Mapping[ir.Node, list[int]]) -> None:
     """A Reshape that an exporter wrote for one fixed batch follows the batch instead.
 
-    Where the batch is, there may be parts of each image: windows that a layer looks at one by one. `sizes` is what each
-    gave for the batch.
+    Where the batch is, there may be parts of each image: windows that a layer looks at one by one. `sizes` is what
+    the Reshapes into these and back gave for the batch.
     """
     for node in model.graph:
         if node.op_type != "Reshape":
@@ -289,7 +295,7 @@ def _free_reshapes(model: ir.Model, batch: int, sizes: Mapping[ir.Node, list[int
         target = constant_array(node.inputs[1])
         if target is None or target.size == 0:
             continue
-        if node in sizes and target.size > 2 and target[0] > batch > 0 and target[0] % batch == 0:
+        if node in sizes and target.size > 2 and sizes[node][0] % max(batch, 1) == 0:
             target = np.array(sizes[node], np.int64)
         elif int(target[0]) != batch:
             continue
