@@ -10,13 +10,20 @@ const ADVICE = 'If others fail, too, try another release of ONNX Runtime, or bui
 
 type Numbers = Float32Array | Float64Array;
 
+/** Whether all are: a number times 0 is 0, and anything else is NaN from there on. A call for each number takes tens of times as long. */
+function allFinite(values: Numbers): boolean {
+  let sum = 0;
+  for (let at = 0; at < values.length; at++) sum += values[at]! * 0;
+  return sum === 0;
+}
+
 /**
  * Throws TaskError for the first row of `values` `(n, width)` that is not finite: what the network or a head computes
  * for `n` images, the first of which is number `first`.
  */
 export function requireAnswers(values: Numbers, width: number, first = 0): void {
+  if (allFinite(values)) return;
   const at = values.findIndex((value) => !Number.isFinite(value));
-  if (at < 0) return;
   const picture = first + Math.floor(at / width);
   throw new TaskError(
     `For image ${picture} ${WHAT}, so nothing can be said of it: check the image. ${ADVICE}`,
@@ -33,12 +40,12 @@ export function unlearnable(which?: string): DivergedError {
 
 /** Throws DivergedError where features of a task's images are not finite. */
 export function requireLearnableFeatures(features: Float32Array): void {
-  if (!features.every(Number.isFinite)) throw unlearnable();
+  if (!allFinite(features)) throw unlearnable();
 }
 
 /** Throws DivergedError where numbers of a task's training are not finite: committed, they could not be unlearned. */
 export function requireConverged(name: string, values: Numbers): void {
-  if (values.every(Number.isFinite)) return;
+  if (allFinite(values)) return;
   throw new DivergedError(
     `Training diverged ('${name}' is no longer finite): lower learningRate, and check this task's data. ` +
       'Nothing was committed.',
@@ -47,7 +54,7 @@ export function requireConverged(name: string, values: Numbers): void {
 
 /** Throws StateError where a stored head, or one made of stored statistics, is not finite. */
 export function requireUsableHead(weight: Float32Array, bias: Float32Array, whose: string): void {
-  if (weight.every(Number.isFinite) && bias.every(Number.isFinite)) return;
+  if (allFinite(weight) && allFinite(bias)) return;
   throw new StateError(
     `The head of ${whose} holds numbers that are not finite (NaN or infinity): roll back to an earlier task.`,
   );
