@@ -34,7 +34,8 @@ def broken_in(split: Split, preprocessing: Preprocessing) -> Iterator[tuple[int,
 def require_whole(broken: Sequence[Broken], count: int, noun: str) -> None:
     """Raise TaskError where some of `count` images or signals are broken: each reason once, with the first of them."""
     if len(broken) == 1:
-        raise broken[0][1]
+        others = " Or learn the others with --skip-broken." if count > 1 else ""
+        raise TaskError(f"{broken[0][1]}{others}")
     if len(broken) == count > 1:
         raise TaskError(f"None of the {count} {noun}s can be learned. The first: {broken[0][1]}")
     if broken:

@@ -399,7 +399,7 @@ class StateCheck:
             yield Finding(f"ledger/{name[:8]}…", LOST, detail), None
         if unlisted:
             removal = _removal(*(ledger.path(name) for name in unlisted))
-            yield Finding("ledger", LEFTOVER, "Of a commit that never ended."), removal
+            yield Finding("ledger", LEFTOVER, "No generation that is there needs it."), removal
 
     def _listed_contributions(self) -> tuple[dict[str, str], bool]:
         """Those that generations with tensors list, and what it costs where one is lost; whether these are all."""
