@@ -46,10 +46,13 @@ ALLOWED = {
         "memory_budget._KERNELS_IN_FLIGHT",
         "memory_budget._STATISTICS_MATRICES",
         "memory_budget._DRIFT_MATRICES",
+        "memory_budget._DOMAIN_WEIGHTS",
         "memory_budget._DIFFERS",
     ),
     *("memory_budget._MIB", "prefix_cache.MEMORY_BYTES", "prefix_cache._SPARE_DISK", "stream._HELD"),
     *("forgetting._NEVER", "forgetting.NEVER"),
+    # JavaScript learns no signals.
+    "novelty.WIDER",
 }
 CONSTANTS = re.compile(r"^(?:export )?const ([A-Z_0-9]+)\b[^=\n]*= [^;]*\d[^;]*;", re.MULTILINE)
 READS = re.compile(r'\b(?:number|integer)\(\s*"(\w+)",\s*"(\w+)"\s*\)')

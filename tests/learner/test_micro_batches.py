@@ -126,7 +126,7 @@ def test_a_run_goes_on_as_it_was_planned_at_its_beginning(
             raise Interrupted
 
     def planned(plan: Plan) -> None:
-        monkeypatch.setattr(learn_run, "plan_for", lambda *_: plan)
+        monkeypatch.setattr(learn_run, "plan_for", lambda *_, **__: plan)
 
     planned(Plan(SMALL, 5, 0, 1 << 30, 1 << 29))
     with pytest.raises(Interrupted):

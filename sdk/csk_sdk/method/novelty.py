@@ -18,7 +18,8 @@ from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.symmetric import Factor
 
 UNFAMILIAR = number("novelty", "unfamiliar")
-WIDER = number("novelty", "wider")
+# Where signals would make the deviation within all known classes so many times as wide, they have another scale.
+WIDER = 3.0
 _SHRINKAGE, _LEAST_VARIANCE = number("novelty", "shrinkage"), number("novelty", "least_variance")
 _IMAGES_PER_FEATURE = integer("novelty", "images_per_feature")
 # So many classes at once: as arrays, they are small enough for the C library not to ask the system for each anew.

@@ -58,8 +58,6 @@ export const ONE_IMAGE = {
 export const NOVELTY = {
   /** From this out-of-distribution score on a task is called unfamiliar; 1 is what the known images have. */
   unfamiliar: 1.25,
-  /** Where signals would make the deviation within all known classes so many times as wide, they have another scale, and are refused. */
-  wider: 3,
   /** Share by which the covariance is drawn towards no correlation. */
   shrinkage: 0.02,
   /** What never varies, such as a unit that is always zero, gets this share of the mean variance. */
