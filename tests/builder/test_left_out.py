@@ -58,8 +58,8 @@ ENDS = {
         "ends in op 'Relu' (node 'bent')",
     ),
     "features": ("[flat] y = Flatten(p)", "ends in op 'Flatten' (node 'flat')"),
-    "two layers": (
-        "f = Flatten(p) \n a = Gemm<transB=1>(f, h) \n b = MatMul(f, ht) \n [both] y = Add(a, b)",
+    "two layers of other features": (
+        "f = Flatten(p) \n a = Gemm<transB=1>(f, h) \n s = Sigmoid(f) \n b = MatMul(s, ht) \n [both] y = Add(a, b)",
         "ends in op 'Add' (node 'both')",
     ),
     "a weight of the image": (
