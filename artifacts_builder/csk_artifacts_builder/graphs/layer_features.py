@@ -71,10 +71,8 @@ def add_layer_features(
     split.features.shape = ir.Shape([static_shape(model.graph.inputs[0])[0], split.weight.shape[1]])
     most = max(_FEATURES_IN_ALL[features] - split.weight.shape[1], _ADDED_AT_LEAST)
     whole = of_whole_images(model)
-    seen = [x for x in _inputs(model, late) if x.name in whole]
-    before = [
-        x for x in reversed(_inputs(model, sites)) if x not in seen and x.name in whole and _is_layer(x)
-    ]
+    seen, every = ([x for x in _inputs(model, of) if x.name in whole] for of in (late, sites))
+    before = [x for x in reversed(every) if x not in seen and _is_layer(x)]
     chosen = [(_mean, x) for x in seen]
     further = [(_root_mean_square, x) for x in before]
     if features == WIDE:

@@ -75,12 +75,10 @@ def find_cut(prepared: ir.Model, sites: Sequence[Site]) -> Cut | None:
         pending = {value: uses for value, uses in pending.items() if uses or value.is_graph_output()}
         saved += flops.get(str(node.name), 0)
         cut = _cut_at(list(pending)) if saved else None
-        if cut is not None and cut.name in whole and len(cut.shape) <= _AXES:
+        if cut is not None and cut.name in whole:
             found.append((saved, cut))
-    if not found:
-        return None
     worth = [cut for flops_saved, cut in found if flops_saved >= _WORTH * found[-1][0]]
-    return min(reversed(worth), key=lambda cut: math.prod(cut.stored))
+    return min(reversed(worth), key=lambda cut: math.prod(cut.stored), default=None)
 
 
 def _cut_at(pending: Sequence[ir.Value]) -> Cut | None:
@@ -88,7 +86,7 @@ def _cut_at(pending: Sequence[ir.Value]) -> Cut | None:
     shapes = {value: _of_one(value) for value in pending}
     beside = [value for value in pending if len(shapes[value]) == 1] if len(pending) > 1 else []
     rest = [value for value in pending if value not in beside]
-    if len(rest) != 1 or not shapes[rest[0]]:
+    if len(rest) != 1 or not 0 < len(shapes[rest[0]]) <= _AXES:
         return None
     names = tuple(str(value.name) for value in beside)
     return Cut(str(rest[0].name), shapes[rest[0]], names, sum(shapes[value][0] for value in beside))

@@ -12,18 +12,10 @@ import { TaskTraining } from '../src/learning/training.js';
 import { Predictor } from '../src/network/predicting.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
-import { FIXTURES, runtime } from './fixtures.js';
+import { FIXTURES, QUICKLY, runtime } from './fixtures.js';
 
 const FRAGILE = new FolderBundle(join(FIXTURES, 'fragile', 'bundle'));
-const SETTINGS = {
-  epochs: 1,
-  patience: 0,
-  threads: 1,
-  fewShot: 0,
-  train: 'centers',
-  labelCheck: false,
-  maxForgetting: 100,
-} as const;
+const SETTINGS = { ...QUICKLY, maxForgetting: 100 };
 const NOTHING =
   'For image 3 the network computes numbers that are not finite (NaN or infinity), so nothing can be said of it: ' +
   'check the image. If others fail, too, try another release of ONNX Runtime, or build the bundle again.';

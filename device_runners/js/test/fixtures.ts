@@ -91,3 +91,13 @@ export function python(script: string, ...argv: string[]): string {
   if (done.status !== 0) throw new Error(`${program}: ${done.error?.message ?? done.stderr}`);
   return done.stdout;
 }
+
+/** One epoch that trains the centers of whatever is there. */
+export const QUICKLY = {
+  epochs: 1,
+  patience: 0,
+  threads: 1,
+  fewShot: 0,
+  train: 'centers',
+  labelCheck: false,
+} as const;

@@ -11,7 +11,7 @@ import { Learner } from '../src/learner.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
 import type { Runtime, RuntimeSession } from '../src/runtime/sessions.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
-import { python, runtime } from './fixtures.js';
+import { python, QUICKLY, runtime } from './fixtures.js';
 
 const INT8 = resolve('../../tests/conformance/vectors/bundles/plain-int8');
 const settings = { threads: 1 };
@@ -46,15 +46,7 @@ function onCpu(
 
 async function open(runtime: Runtime): Promise<Learner> {
   const bundle = new FolderBundle(INT8);
-  const config = {
-    epochs: 1,
-    patience: 0,
-    threads: 1,
-    fewShot: 0,
-    train: 'centers',
-    labelCheck: false,
-  } as const;
-  return Learner.open({ runtime, bundle, storage: new MemoryStorage(), config });
+  return Learner.open({ runtime, bundle, storage: new MemoryStorage(), config: QUICKLY });
 }
 
 const pictures = Array.from({ length: 24 }, (_, i) => ({

@@ -11,17 +11,9 @@ import { FolderStorage } from '../src/node/folderStorage.js';
 import type { Runtime, RuntimeSession } from '../src/runtime/sessions.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
 import type { Storage } from '../src/state/storage.js';
-import { FIXTURES, runtime, temporaryFolder } from './fixtures.js';
+import { FIXTURES, QUICKLY, runtime, temporaryFolder } from './fixtures.js';
 
-const config = {
-  epochs: 1,
-  patience: 0,
-  threads: 1,
-  fewShot: 0,
-  train: 'centers',
-  labelCheck: false,
-  maxForgetting: 100,
-} as const;
+const config = { ...QUICKLY, maxForgetting: 100 };
 // It knows "a" and "b", is small, and learns in no time.
 const bundle = new FolderBundle(join(FIXTURES, 'fragile', 'bundle'));
 const [BASE, ONE, TWO] = ['a b', 'c d', 'c d e f'];

@@ -332,17 +332,12 @@ class StateCheck:
         number = best.number if best else 0
         last = max({self.store.last(), *self.store.numbers()})
         mend = partial(self.store.write_head, number, last)
-        known = f"Generation {number} is now current: {self._known(best)}."
-        return Finding("HEAD", DAMAGED, problem), (mend, f"{known}{self._lost(best)}")
-
-    def _known(self, best: GenerationRecord | None) -> str:
-        """The tasks and domains of an intact generation."""
-        known = ", ".join(task.name for task in best.tasks) if best else ""
-        known = known or "what the bundle knows"
-        domains = self._domains(best)
-        return (
-            f"{known}; seen in {plural(len(domains), 'domain')}: {', '.join(domains)}" if domains else known
-        )
+        tasks, domains = best.tasks if best else (), self._domains(best)
+        known = ", ".join(task.name for task in tasks) or "what the bundle knows"
+        if domains:
+            known += f"; seen in {plural(len(domains), 'domain')}: {', '.join(domains)}"
+        done = f"Generation {number} is now current: {known}.{self._lost(best, domains)}"
+        return Finding("HEAD", DAMAGED, problem), (mend, done)
 
     def _domains(self, record: GenerationRecord | None) -> tuple[str, ...]:
         """Those of an intact generation."""
@@ -351,25 +346,25 @@ class StateCheck:
         with closing(self.store.opened(record.number)[1]) as tensors:
             return domain_names(tensors)
 
-    def _lost(self, best: GenerationRecord | None) -> str:
-        """What the generation that is damaged knew and this one does not, as far as its record tells.
+    def _lost(self, best: GenerationRecord | None, domains: Sequence[str]) -> str:
+        """What the damaged generation knew and this one, with these domains, does not, as far as a record tells.
 
         Names of domains are in tensors only.
         """
         damaged = self._current(certain=True)
         if damaged is None:
             return ""
-        lost = [f"task {task.name}" for task in damaged.tasks if task.name not in _names(best)]
-        lost += [
-            f"that {name} is hidden" for name in damaged.hidden if best is None or name not in best.hidden
-        ]
+        tasks, hidden = (best.tasks, best.hidden) if best else ((), ())
+        names = {task.name for task in tasks}
+        lost = [f"task {task.name}" for task in damaged.tasks if task.name not in names]
+        lost += [f"that {name} is hidden" for name in damaged.hidden if name not in hidden]
         lost += [
             f"that {before} is called {now}"
-            for task in (best.tasks if best else ())
+            for task in tasks
             for before, now in _renamed(task, damaged.tasks)
         ]
         told = f" No longer known: {', '.join(lost)}." if lost else ""
-        if damaged.needs.reader >= WITH_DOMAINS.reader and not self._domains(best):
+        if damaged.needs.reader >= WITH_DOMAINS.reader and not domains:
             told += " It knows no domain: `csk-sdk adapt` learns again those that the damaged one knew."
         return told
 
@@ -484,10 +479,6 @@ def _remove(*paths: Path) -> None:
                 f"{path} is damaged and could not be removed: check that the disk is writable and this user may "
                 "write there, and run the command again."
             )
-
-
-def _names(record: GenerationRecord | None) -> set[str]:
-    return {task.name for task in record.tasks} if record else set()
 
 
 def _renamed(task: LearnedTask, later: Sequence[LearnedTask]) -> list[tuple[str, str]]:

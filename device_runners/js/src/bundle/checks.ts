@@ -8,6 +8,7 @@
 import { LIMITS } from '../contract/thresholds.js';
 import { BundleError, reasonOf } from '../errors.js';
 import { sha256OfMany } from '../formats/bytes.js';
+import { allFinite } from '../formats/finite.js';
 import { byCodePoint } from '../formats/json.js';
 import { readHeader } from '../formats/safetensors.js';
 import { quoted } from '../formats/schema.js';
@@ -142,7 +143,7 @@ function checkTensors(wanted: readonly [string, number[]][], tensors: Tensors, w
   }
   for (const [name, { data }] of tensors) {
     const real = data instanceof Float32Array || data instanceof Float64Array;
-    if (real && !data.every(Number.isFinite)) {
+    if (real && !allFinite(data)) {
       throw new BundleError(`${where}: tensor '${name}' holds numbers that are not finite. ${AGAIN}`);
     }
   }

@@ -7,6 +7,7 @@
 
 import { StateError, TaskError } from '../errors.js';
 import { textOf, utf8 } from '../formats/bytes.js';
+import { allFinite } from '../formats/finite.js';
 import { float32, float64, type StoredTensor, type Tensors, uint8 } from '../formats/tensors.js';
 import { betweenClasses, covarianceWithin, freedomOf, roundingOf, variancesWithin } from './covariance.js';
 import type { HeadArrays, Whitening } from './logistic.js';
@@ -70,7 +71,7 @@ export class ClassStatistics {
   add(features: Float32Array, labels: ArrayLike<number>, classes: readonly string[]): ClassStatistics {
     const f = this.features;
     const n = labels.length;
-    if (!features.every(Number.isFinite)) {
+    if (!allFinite(features)) {
       throw new TaskError(
         "the model's features are NaN or infinite for some images of this task: " +
           "check the images, and that the bundle's preprocessing fits the model.",

@@ -10,6 +10,7 @@
 import { centerOf } from '../bundle/manifest.js';
 import { PROJECTION } from '../contract/thresholds.js';
 import { ConfigError, StateError } from '../errors.js';
+import { allFinite } from '../formats/finite.js';
 import { type Float32Tensor, sizeOf } from '../formats/tensors.js';
 import { eigenSymmetric, norm, timesTransposed, transposed } from './matrix.js';
 
@@ -55,7 +56,7 @@ export function basisOf(moment: Float64Array, k: number, energy: number): Basis 
   if (!(energy >= 0 && energy <= 1)) {
     throw new ConfigError(`energy is ${energy}, but it must lie between 0 (projection off) and 1.`);
   }
-  if (!moment.every(Number.isFinite)) {
+  if (!allFinite(moment)) {
     throw new StateError(
       'the memory of past data holds NaN or infinity, so it cannot protect them: ' +
         'roll back to an earlier task.',

@@ -4,18 +4,10 @@
  */
 
 import { DivergedError, StateError, TaskError } from '../errors.js';
+import { allFinite, type Numbers } from '../formats/finite.js';
 
 const WHAT = 'the network computes numbers that are not finite (NaN or infinity)';
 const ADVICE = 'If others fail, too, try another release of ONNX Runtime, or build the bundle again.';
-
-type Numbers = Float32Array | Float64Array;
-
-/** Whether all are: a number times 0 is 0, and anything else is NaN from there on. A call for each number takes tens of times as long. */
-function allFinite(values: Numbers): boolean {
-  let sum = 0;
-  for (let at = 0; at < values.length; at++) sum += values[at]! * 0;
-  return sum === 0;
-}
 
 /**
  * Throws TaskError for the first row of `values` `(n, width)` that is not finite: what the network or a head computes
