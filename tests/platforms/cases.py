@@ -138,7 +138,7 @@ def _unknown(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     names = [str(index) for index in range(settings["classes"])]
     features, labels = given["features"], given["labels"]
     statistics = ClassStatistics.empty(features.shape[1]).add(features, labels, names)
-    images = JudgedImages.of(statistics, features, labels, names, PRIOR_PICTURES)
+    images = JudgedImages.of(statistics, features, labels, names, Shrunk.of(statistics, PRIOR_PICTURES))
     assert images is not None
     sketch = measured(None, statistics, images)
     found = distance(statistics, sketch, lda_head(statistics, PRIOR_PICTURES))

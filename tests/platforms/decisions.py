@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.method.decisions import Expected, judge
-from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.heads import ClassStatistics, Shrunk
 from csk_sdk.method.left_out import JudgedImages
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
@@ -41,7 +41,8 @@ class _Replayed:
 def _judgement(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     names, classes = settings["all"], settings["classes"]
     statistics = ClassStatistics(tuple(names), given["gram"], given["sums"], given["counts"])
-    images = JudgedImages.of(statistics, given["features"], given["labels"], classes, PRIOR_PICTURES)
+    shrunk = Shrunk.of(statistics, PRIOR_PICTURES)
+    images = JudgedImages.of(statistics, given["features"], given["labels"], classes, shrunk)
     assert images is not None
     draws: Any = _Replayed(given)
     found = judge(

@@ -11,7 +11,7 @@ from csk_sdk.config import TrainingConfig
 from csk_sdk.errors import TaskError
 from csk_sdk.learning.acceptance import not_told, told_alike, twins_to_part
 from csk_sdk.method.decisions import Expected, Judgement, Recognised, Twin, expected_of, judge
-from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.heads import ClassStatistics, Shrunk
 from csk_sdk.method.left_out import JudgedImages
 
 PRIOR = 100.0
@@ -28,7 +28,7 @@ def judged(
     new = (rng.normal(size=(count, 3)) + np.array([0, apart, 0])).astype(np.float32)
     labels = np.zeros(count, np.int64)
     now = known.merge(ClassStatistics.empty(3).add(new, labels, ("n",)))
-    images = JudgedImages.of(now, new, labels, ("n",), PRIOR)
+    images = JudgedImages.of(now, new, labels, ("n",), Shrunk.of(now, PRIOR))
     assert images is not None
     return judge(now, images, ("n",), (), ("a", "b"), rng, right)
 
@@ -55,7 +55,7 @@ def two_classes(apart: float, count: int, seed: int = 0) -> Judgement:
     labels = np.repeat([0, 1], count)
     x = (rng.normal(size=(2 * count, 3)) + np.outer(labels, [apart, 0, 0])).astype(np.float32)
     known = ClassStatistics.empty(3).add(x, labels, ("m", "n"))
-    images = JudgedImages.of(known, x, labels, ("m", "n"), PRIOR)
+    images = JudgedImages.of(known, x, labels, ("m", "n"), Shrunk.of(known, PRIOR))
     assert images is not None
     return judge(known, images, ("m", "n"), (), (), rng)
 

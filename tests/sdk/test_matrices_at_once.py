@@ -51,7 +51,9 @@ def drift() -> Drift:
 
 def judged(statistics: ClassStatistics) -> object:
     labels = np.arange(IMAGES) % len(CLASSES)
-    images = JudgedImages.of(statistics, features(IMAGES), labels, CLASSES, PRIOR)
+    shrunk = Shrunk.of(statistics, PRIOR)
+    images = JudgedImages.of(statistics, features(IMAGES), labels, CLASSES, shrunk)
+    del shrunk
     assert images is not None
     return judge(statistics, images, CLASSES, CLASSES[:1], CLASSES[:2], np.random.default_rng(0))
 

@@ -7,7 +7,7 @@ import pytest
 
 from csk_sdk.learning.acceptance import told_twins
 from csk_sdk.method.decisions import Judgement, judge
-from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.method.heads import ClassStatistics, Shrunk, lda_head
 from csk_sdk.method.left_out import JudgedImages
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
@@ -29,7 +29,9 @@ def judged(apart: float) -> tuple[Judgement, float]:
     x = drawn(rng, apart, COUNT)
     statistics = ClassStatistics.empty(FEATURES)
     statistics = statistics.add(x.reshape(-1, FEATURES), np.repeat(np.arange(3), COUNT), CLASSES)
-    images = JudgedImages.of(statistics, x[2], np.zeros(COUNT, np.int64), ["new"], PRIOR_PICTURES)
+    images = JudgedImages.of(
+        statistics, x[2], np.zeros(COUNT, np.int64), ["new"], Shrunk.of(statistics, PRIOR_PICTURES)
+    )
     assert images is not None
     weight, bias = lda_head(statistics, PRIOR_PICTURES)
     # As wide as images that the network was not trained on.

@@ -10,7 +10,7 @@ from digit_products import digit_products
 from sklearn.metrics import roc_auc_score
 
 from csk_sdk.errors import StateError
-from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.method.heads import ClassStatistics, Shrunk, lda_head
 from csk_sdk.method.left_out import JudgedImages, LeftOut
 from csk_sdk.method.unknown import QUANTILES, Distance, Familiarity, Spread, distance, margins_of, measured
 
@@ -24,7 +24,7 @@ def digits():
 
 
 def sketched(known, statistics, x, labels, classes):
-    images = JudgedImages.of(statistics, x, labels, classes, PRIOR)
+    images = JudgedImages.of(statistics, x, labels, classes, Shrunk.of(statistics, PRIOR))
     return known if images is None else measured(known, statistics, images)
 
 
@@ -45,8 +45,9 @@ def test_a_picture_is_left_out_of_what_judges_it() -> None:
     labels = np.repeat(np.arange(3), (9, 5, 14))
     x = (rng.standard_t(3, (28, 6)) + 2 * rng.normal(size=(3, 6))[labels]).astype(np.float32)
     statistics = ClassStatistics.empty(6).add(x, labels, "abc")
-    judged = LeftOut.of(statistics, PRIOR)
-    assert judged is not None
+    shrunk = Shrunk.of(statistics, PRIOR)
+    assert shrunk is not None
+    judged = LeftOut.of(statistics, shrunk)
     exact = x.astype(np.float64)
     means = np.stack([exact[labels == c].mean(axis=0) for c in range(3)])
     within = sum(np.cov(exact[labels == c].T, bias=True) * np.sum(labels == c) for c in range(3)) / 25

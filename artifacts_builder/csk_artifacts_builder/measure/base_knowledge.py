@@ -19,7 +19,7 @@ from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Split, table_split
 from csk_sdk.errors import ModelError, TaskError
 from csk_sdk.method.calibration import calibrated
-from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.heads import ClassStatistics, Shrunk
 from csk_sdk.method.left_out import JudgedImages
 from csk_sdk.method.unknown import measured
 from csk_sdk.network.finite import first_not_finite
@@ -145,7 +145,7 @@ def measure_base(
     sketch = None
     if statistics.classes:
         statistics = calibrated(statistics, *sample.arrays(), classes, PRIOR_PICTURES)
-        images = JudgedImages.of(statistics, *sample.arrays(), classes, PRIOR_PICTURES)
+        images = JudgedImages.of(statistics, *sample.arrays(), classes, Shrunk.of(statistics, PRIOR_PICTURES))
         sketch = None if images is None else measured(None, statistics, images, _UNSEEN)
     scores = np.concatenate(logits)
     measure = bundle.objective.measure(scores, classes, split.labels, classes)

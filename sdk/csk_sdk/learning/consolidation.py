@@ -199,12 +199,9 @@ class Consolidation:
             if seen.contributions:
                 lesson = self._lesson(seen.contributions, self._temperature(seen.sample))
             carried = self._follow(seen.drift, tensors, lesson)
-        judgement = (
-            self._judged(tensors, seen.sample, seen.own) if lesson is not None and lesson.classes else None
-        )
-        head = seen.head
+        judgement, head = None, seen.head
         if lesson is not None and not self.bundle.objective.tabular:
-            head = self._own_head(tensors, seen, moved=carried is not None)
+            judgement, head = self._decided(tensors, seen, lesson, moved=carried is not None)
         # Whoever asks for classes that are apart knows what older tasks lose.
         forgetting = {} if self.apart else self.forgetting(tensors, seen.drift)
         refit(tensors, self.refitted)
@@ -423,16 +420,34 @@ class Consolidation:
                     break
         return seen, sums or None
 
-    def _own_head(self, tensors: Tensors, seen: Seen, *, moved: bool) -> HeadArrays:
-        """The task's, beside what is known: of the base and of the task itself.
+    def _decided(
+        self, tensors: Tensors, seen: Seen, lesson: Lesson, *, moved: bool
+    ) -> tuple[Judgement | None, HeadArrays]:
+        """What is to be expected of decisions, and the task's own head.
 
-        So it is the same whatever was learned before it, and forgotten after. Where a center has `moved`, the network
-        holds something of each task anyway, and it is all that is known.
+        The head is made beside what is known of the base and of the task itself. So it is the same whatever was learned
+        before it, and forgotten after. Where a center has `moved`, the network holds something of each task anyway, and
+        it is all that is known.
         """
-        known = ClassStatistics.from_tensors(tensors) if moved else self._beside_base(seen.contributions)
-        shrunk = Shrunk.of(known, PRIOR_PICTURES, spent=not moved)
-        del known
-        return self.bundle.objective.known_head(seen.head, *seen.sample.arrays(), shrunk)
+        known = ClassStatistics.from_tensors(tensors)
+        shrunk = Shrunk.of(known, PRIOR_PICTURES)
+        images = self._images(known, shrunk, seen) if lesson.classes else None
+        if not moved and not self._first:
+            # One root goes before the next is made.
+            shrunk = None
+            shrunk = Shrunk.of(self._beside_base(seen.contributions), PRIOR_PICTURES, spent=True)
+        head = self.bundle.objective.known_head(seen.head, *seen.sample.arrays(), shrunk)
+        del shrunk
+        return (None if images is None else self._judged(tensors, known, images, lesson.classes)), head
+
+    @property
+    def _first(self) -> bool:
+        """Whether all that is known from now on is the base, as the bundle has it, and the task."""
+        old = ClassStatistics.from_tensors(self.tensors)
+        if self.apart or known_among(self.classes, old.counted):
+            return False
+        with closing(self.bundle.stored_checkpoint()) as stored:
+            return old.same_as(ClassStatistics.from_tensors(stored))
 
     def _beside_base(self, contributions: Mapping[str, Contribution]) -> ClassStatistics:
         with closing(self.bundle.stored_checkpoint()) as stored:
@@ -441,16 +456,15 @@ class Consolidation:
         own = {f"\0{name}": one for name, one in contributions.items()}
         return Lesson(tuple(own), own).after(base)
 
-    def _judged(self, tensors: Tensors, sample: FeatureSample, parts: int) -> Judgement | None:
-        """What is to be expected of decisions, and a sketch of how close the task's images are to what is known now.
+    def _images(self, known: ClassStatistics, shrunk: Shrunk | None, seen: Seen) -> JudgedImages | None:
+        """The task's own images, as what is known now judges them."""
+        features, labels, classes = self._counted(*seen.sample.arrays(seen.own))
+        return JudgedImages.of(known, features, labels, classes, shrunk)
 
-        By the first `parts` of the sample.
-        """
-        features, labels, classes = self._counted(*sample.arrays(parts))
-        known = ClassStatistics.from_tensors(tensors)
-        images = JudgedImages.of(known, features, labels, classes, PRIOR_PICTURES)
-        if images is None:
-            return None
+    def _judged(
+        self, tensors: Tensors, known: ClassStatistics, images: JudgedImages, classes: tuple[str, ...]
+    ) -> Judgement:
+        """What is to be expected of decisions, and a sketch of how close the task's images are to what is known now."""
         sketch = measured(Familiarity.from_tensors(self.tensors), known, images)
         if sketch is not None:
             tensors.update(sketch.tensors())

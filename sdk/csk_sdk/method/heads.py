@@ -196,6 +196,15 @@ class ClassStatistics:
         matrix = self.matrix
         return Scatter(how(matrix.around)) if isinstance(matrix, Scatter) else how(matrix)
 
+    def same_as(self, other: ClassStatistics) -> bool:
+        """Whether both know the same classes of the same samples, to the bit; what was measured of them may differ."""
+        return (
+            self.classes == other.classes
+            and np.array_equal(self.counts, other.counts)
+            and np.array_equal(self.means, other.means)
+            and np.array_equal(self.scatter(), other.scatter())
+        )
+
     def named(self, names: Mapping[str, str]) -> ClassStatistics:
         """The statistics with other names of some classes; those that have one name then are one class."""
         own = [names.get(name, name) for name in self.classes]

@@ -43,11 +43,8 @@ class LeftOut:
     given: Float64
 
     @classmethod
-    def of(cls, statistics: ClassStatistics, prior_pictures: float) -> LeftOut | None:
-        """None where there is no spread within classes."""
-        shrunk = Shrunk.of(statistics, prior_pictures)
-        if shrunk is None:
-            return None
+    def of(cls, statistics: ClassStatistics, shrunk: Shrunk) -> LeftOut:
+        """Of statistics, and their covariance as it is `shrunk`."""
         counts = statistics.counts
         means = shrunk.whiten(statistics.means)
         part = (1.0 - shrunk.shrinkage) / statistics.freedom
@@ -124,17 +121,16 @@ class JudgedImages:
         features: NDArray[np.float32],
         labels: NDArray[np.int64],
         classes: Sequence[str],
-        prior_pictures: float,
+        shrunk: Shrunk | None,
     ) -> JudgedImages | None:
         """Of features `(n, f)` and labels `(n,)` into `classes`, which are part of `statistics`, all counted there.
 
-        None where nothing can be decided between.
+        `shrunk` is the covariance of these. None where nothing can be decided between.
         """
-        if not classes or len(statistics.classes) < 2 or not (statistics.counts > 0).all():
+        few = len(statistics.classes) < 2 or not (statistics.counts > 0).all()
+        if not classes or few or shrunk is None:
             return None
-        discriminant = LeftOut.of(statistics, prior_pictures)
-        if discriminant is None:
-            return None
+        discriminant = LeftOut.of(statistics, shrunk)
         place = {name: row for row, name in enumerate(statistics.classes)}
         rows = np.array([place[name] for name in classes], np.int64)[labels]
         others = statistics.counts[rows] > 1.0

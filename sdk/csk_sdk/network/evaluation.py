@@ -16,7 +16,7 @@ from csk_sdk.data.tasks import Split, Task
 from csk_sdk.errors import ConfigError, StorageError, TaskError
 from csk_sdk.method.continual_metrics import AccuracyMatrix
 from csk_sdk.method.decisions import lost_to_others
-from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.heads import ClassStatistics, Shrunk
 from csk_sdk.method.left_out import LeftOut
 from csk_sdk.network.finite import NotFiniteError
 from csk_sdk.network.predicting import LinearHead, Predictor, task_names
@@ -184,10 +184,10 @@ def _base_lost(predictor: Predictor) -> float | None:
     told = base.intersection(known.classes)
     if not told or len(told) == len(known.classes) or not (known.counts > 0).all():
         return None
-    discriminant = LeftOut.of(known, PRIOR_PICTURES)
-    if discriminant is None:
+    shrunk = Shrunk.of(known, PRIOR_PICTURES)
+    if shrunk is None:
         return None
-    return round(lost_to_others(known, discriminant, told, base, np.random.default_rng(0)), 2)
+    return round(lost_to_others(known, LeftOut.of(known, shrunk), told, base, np.random.default_rng(0)), 2)
 
 
 def recorded_scores(
