@@ -26,6 +26,7 @@ _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE = 11, 12, 13
 _NODE_OP, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
 _ATTRIBUTE_SPARSE, _ATTRIBUTE_SPARSES = 22, 23
+_ATTRIBUTE_PARTS = (5, 6, 10, 11, 22, 23)
 _TENSOR_DIMS, _TENSOR_EXTERNAL = 1, 13
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_TYPE, _TENSOR_SHAPE = 1, 2, 1, 1, 2
 _SHAPE_DIM, _DIM_VALUE = 1, 1
@@ -116,12 +117,12 @@ def _graph(message: memoryview, found: OnnxContents, depth: int) -> None:
 def _node(message: memoryview, found: OnnxContents, depth: int) -> None:
     op = domain = ""
     attributes = []
-    for number, value in fields(message):
+    for number, value in fields(message, (_NODE_OP, _NODE_ATTRIBUTE, _NODE_DOMAIN)):
         if number == _NODE_OP:
             op = as_text(value)
         elif number == _NODE_ATTRIBUTE:
             attributes.append(as_message(value))
-        elif number == _NODE_DOMAIN:
+        else:
             domain = as_text(value)
     found.domains.add(domain or STANDARD_DOMAIN)
     for attribute in attributes:
@@ -155,20 +156,19 @@ def _signed(value: int) -> int:
 
 
 def _attribute(message: memoryview, found: OnnxContents, depth: int, op: str) -> None:
-    for number, value in fields(message):
+    for number, value in fields(message, _ATTRIBUTE_PARTS):
         if number in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
             _tensor(as_message(value), found)
         elif number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
             found.branching.add(op)
             _graph(as_message(value), found, depth + 1)
-        elif number in (_ATTRIBUTE_SPARSE, _ATTRIBUTE_SPARSES):
+        else:
             _sparse(as_message(value), found)
 
 
 def _sparse(message: memoryview, found: OnnxContents) -> None:
-    for number, value in fields(message):
-        if number in _SPARSE_PARTS:
-            _tensor(as_message(value), found)
+    for _, value in fields(message, _SPARSE_PARTS):
+        _tensor(as_message(value), found)
 
 
 def _tensor(message: memoryview, found: OnnxContents) -> None:
@@ -187,15 +187,12 @@ def _tensor(message: memoryview, found: OnnxContents) -> None:
 
 def _dims(message: memoryview) -> Iterator[int]:
     """One by one, or packed into one field: readers take both."""
-    for number, value in fields(message):
-        if number == _TENSOR_DIMS:
-            yield from (_signed(size) for size in ([value] if isinstance(value, int) else varints(value)))
+    for _, value in fields(message, (_TENSOR_DIMS,)):
+        yield from (_signed(size) for size in ([value] if isinstance(value, int) else varints(value)))
 
 
 def _entry(message: memoryview) -> tuple[str, str]:
-    texts = {
-        number: as_text(value) for number, value in fields(message) if number in (_ENTRY_KEY, _ENTRY_VALUE)
-    }
+    texts = {number: as_text(value) for number, value in fields(message, (_ENTRY_KEY, _ENTRY_VALUE))}
     return texts.get(_ENTRY_KEY, ""), texts.get(_ENTRY_VALUE, "")
 
 
@@ -207,5 +204,5 @@ def _count(text: str) -> int:
 
 def _last_text(message: memoryview, field_number: int) -> str:
     """A text field, "" where there is none. The last one counts, as everywhere in protobuf."""
-    texts = [as_text(value) for number, value in fields(message) if number == field_number]
+    texts = [as_text(value) for _, value in fields(message, (field_number,))]
     return texts[-1] if texts else ""

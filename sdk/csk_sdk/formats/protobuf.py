@@ -6,7 +6,7 @@ walking: nothing is copied, nothing is believed about a length before it was com
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 # No message may be larger: sizes are signed 32-bit numbers in most readers.
 MAX_BYTES = 2 << 30
@@ -40,10 +40,10 @@ def varint(value: int) -> bytes:
     return bytes(pieces)
 
 
-def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def fields(message: memoryview, wanted: Container[int] | None = None) -> Iterator[tuple[int, int | memoryview]]:
     """The fields of a message in their order: number, and value; fixed-size and delimited ones as views.
 
-    Raises MalformedError for what is no message.
+    Only those of `wanted` numbers, where some are given. Raises MalformedError for what is no message.
     """
     position, end = 0, len(message)
     while position < end:
@@ -55,28 +55,29 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         number, wire_type = key >> 3, key & 7
         if number == 0:
             raise MalformedError("a field has number 0")
-        if wire_type == LENGTH_DELIMITED:
+        if wire_type in _FIXED:
+            length = _FIXED[wire_type]
+        elif wire_type in (LENGTH_DELIMITED, VARINT):
             if position < end and (length := message[position]) < 0x80:
                 position += 1
             else:
                 length, position = _read_varint(message, position)
-        elif wire_type == VARINT:
-            value, position = _read_varint(message, position)
-            yield number, value
-            continue
-        elif wire_type in _FIXED:
-            length = _FIXED[wire_type]
+            if wire_type == VARINT:
+                if wanted is None or number in wanted:
+                    yield number, length
+                continue
         else:
             raise MalformedError(f"wire type {wire_type} is not known")
         if length > end - position:
             raise MalformedError(f"a field of {length} bytes is longer than what is left")
-        yield number, message[position : position + length]
+        if wanted is None or number in wanted:
+            yield number, message[position : position + length]
         position += length
 
 
 def messages(message: memoryview, number: int) -> Iterator[memoryview]:
     """The sub-messages, texts or bytes in all fields `number`. Raises MalformedError for a number there."""
-    return (as_message(value) for found, value in fields(message) if found == number)
+    return (as_message(value) for _, value in fields(message, (number,)))
 
 
 def as_message(value: int | memoryview) -> memoryview:
