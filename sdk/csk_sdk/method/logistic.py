@@ -7,7 +7,7 @@ A few epochs of stochastic steps leave a head two points short of its optimum, a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.heads import Shrunk
 from csk_sdk.method.left_out import AT_ONCE
 
-Float32 = NDArray[np.float32]
+Float32, Float64 = NDArray[np.float32], NDArray[np.float64]
 HeadArrays = tuple[Float32, Float32]
 DECAY, TOLERANCE = number("head", "weight_decay"), number("head", "tolerance")
 KNOWN_DECAY, KNOWN_SHARE = number("head", "known_decay"), number("head", "known_share")
@@ -166,39 +166,126 @@ def _fit(
     weight_decay: float,
     tolerance: float,
     iterations: int,
-) -> NDArray[np.float64]:
+) -> Float64:
     """The minimum of a loss whose gradient by the logits `(n, classes)` is `residuals / n`, at most `curvature` steep.
 
     `x` `(n, f + 1)` ends with a column of ones, whose weights are not decayed: `(classes, f + 1)`. `residuals` may
     overwrite its argument.
     """
-    decay = np.full(x.shape[1], weight_decay)
-    decay[-1] = 0.0
+    space: _Space = _OfImages(x, weight_decay) if len(x) < x.shape[1] else _OfFeatures(x, weight_decay)
 
-    def gradient(point: NDArray[np.float64]) -> NDArray[np.float64]:
-        difference = residuals(x @ point.T.astype(np.float32))
-        slope: NDArray[np.float64] = (difference.T @ x).astype(np.float64) / len(x) + point * decay
-        return slope
+    def gradient(point: Float64) -> Float64:
+        return space.gradient(point, residuals(space.logits(point)))
 
-    weight = np.zeros((classes, x.shape[1]))
+    weight = space.origin(classes)
     slope = gradient(weight)
-    along = x @ slope.T.astype(np.float32)
-    bound = curvature * float(np.vdot(along, along)) / len(x) + float(np.vdot(slope, slope * decay))
-    least, left = tolerance * float(np.linalg.norm(slope)), iterations - 1
-    approximation = _InverseHessian(float(np.vdot(slope, slope)) / bound if bound > 0.0 else 0.0)
-    while left > 0 and float(np.linalg.norm(slope)) > least:
+    along, steep = space.logits(slope), space.dot(slope, slope)
+    bound = curvature * float(np.vdot(along, along)) / len(x) + space.decayed(slope)
+    least, left = tolerance * np.sqrt(steep), iterations - 1
+    approximation = _InverseHessian(steep / bound if bound > 0.0 else 0.0, space.dot)
+    while left > 0 and np.sqrt(space.dot(slope, slope)) > least:
         direction = approximation.times(slope)
-        descent, step = float(np.vdot(slope, direction)), 1.0
+        descent, step = space.dot(slope, direction), 1.0
         while True:
             left -= 1
             moved = weight - step * direction
             following = gradient(moved)
-            if -float(np.vdot(following, direction)) <= OVERSHOOT * descent or left <= 0:
+            if -space.dot(following, direction) <= OVERSHOOT * descent or left <= 0:
                 break
             step *= 0.5
         approximation.learn(moved - weight, following - slope)
         weight, slope = moved, following
-    return weight
+    return space.weights(weight)
+
+
+class _Space(Protocol):
+    """Weights `(classes, f + 1)` as points that can be added up, for some design `x` `(n, f + 1)` and a decay."""
+
+    def origin(self, classes: int) -> Float64:
+        """Weights of 0."""
+
+    def logits(self, point: Float64) -> Float32:
+        """`x @ weights.T`, `(n, classes)`."""
+
+    def gradient(self, point: Float64, residuals: Float32) -> Float64:
+        """`residuals.T @ x / n` and the decay of a point's weights, which but for the last are decayed."""
+
+    def dot(self, one: Float64, other: Float64) -> float:
+        """The product of their weights."""
+
+    def decayed(self, point: Float64) -> float:
+        """What decays of the product of a point with itself."""
+
+    def weights(self, point: Float64) -> Float64:
+        """`(classes, f + 1)`."""
+
+
+class _OfFeatures:
+    """Points are the weights themselves."""
+
+    def __init__(self, x: Float32, weight_decay: float) -> None:
+        self._x, self._decay = x, np.full(x.shape[1], weight_decay)
+        self._decay[-1] = 0.0
+
+    def origin(self, classes: int) -> Float64:
+        return np.zeros((classes, self._x.shape[1]))
+
+    def logits(self, point: Float64) -> Float32:
+        return np.asarray(self._x @ point.T.astype(np.float32))
+
+    def gradient(self, point: Float64, residuals: Float32) -> Float64:
+        return np.asarray((residuals.T @ self._x).astype(np.float64) / len(self._x) + point * self._decay)
+
+    def dot(self, one: Float64, other: Float64) -> float:
+        return float(np.vdot(one, other))
+
+    def decayed(self, point: Float64) -> float:
+        return self.dot(point, point * self._decay)
+
+    def weights(self, point: Float64) -> Float64:
+        return point
+
+
+class _OfImages:
+    """Of fewer images than features, in which the gradient moves no weights but along the images.
+
+    So a point is how much of each image there is in the weights, and behind that the last weight, the same for both parts
+    of it; the other part is these times the images' products with one another, `(2, classes, n + 1)`. A gradient is one
+    product with these `(n, n)` then, in the place of two with `x`.
+    """
+
+    def __init__(self, x: Float32, weight_decay: float) -> None:
+        self._x, self._decay = x[:, :-1], weight_decay
+        self._products = self._x @ self._x.T
+
+    def origin(self, classes: int) -> Float64:
+        return np.zeros((2, classes, len(self._x) + 1))
+
+    def logits(self, point: Float64) -> Float32:
+        return np.asarray((point[1, :, :-1] + point[1, :, -1:]).T, np.float32)
+
+    def gradient(self, point: Float64, residuals: Float32) -> Float64:
+        found = np.empty_like(point)
+        found[0, :, :-1] = residuals.T
+        found[1, :, :-1] = residuals.T @ self._products
+        found[..., -1] = residuals.sum(axis=0, dtype=np.float64)
+        found /= len(self._x)
+        found[..., :-1] += self._decay * point[..., :-1]
+        return found
+
+    def dot(self, one: Float64, other: Float64) -> float:
+        return float(np.vdot(one[0], other[1]))
+
+    def decayed(self, point: Float64) -> float:
+        return self._decay * float(np.vdot(point[0, :, :-1], point[1, :, :-1]))
+
+    def weights(self, point: Float64) -> Float64:
+        found = np.zeros((point.shape[1], self._x.shape[1] + 1))
+        found[:, -1] = point[0, :, -1]
+        for start in range(0, len(self._x), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            found[:, :-1] += point[0, :, :-1][:, part] @ self._x[part].astype(np.float64)
+        return found
 
 
 class _InverseHessian:
@@ -207,23 +294,23 @@ class _InverseHessian:
     Both are kept as float32: of many classes they would be most of what a lesson takes, and what they tell is rough.
     """
 
-    def __init__(self, scale: float) -> None:
-        self._scale = scale
+    def __init__(self, scale: float, dot: Callable[[Float64, Float64], float]) -> None:
+        self._scale, self._dot = scale, dot
         self._pairs: list[tuple[Float32, Float32, float]] = []
 
-    def learn(self, step: NDArray[np.float64], change: NDArray[np.float64]) -> None:
-        curvature = float(np.vdot(step, change))
+    def learn(self, step: Float64, change: Float64) -> None:
+        curvature = self._dot(step, change)
         if curvature > 0.0:
-            self._scale = curvature / float(np.vdot(change, change))
+            self._scale = curvature / self._dot(change, change)
             self._pairs = self._pairs[1 - MEMORY :]
             self._pairs.append((step.astype(np.float32), change.astype(np.float32), 1.0 / curvature))
 
-    def times(self, slope: NDArray[np.float64]) -> NDArray[np.float64]:
+    def times(self, slope: Float64) -> Float64:
         product, shares = slope.copy(), []
         for step, change, inverse in reversed(self._pairs):
-            shares.append(inverse * float(np.vdot(step, product)))
+            shares.append(inverse * self._dot(step, product))
             product -= shares[-1] * change
         product *= self._scale
         for (step, change, inverse), share in zip(self._pairs, reversed(shares), strict=True):
-            product += step * (share - inverse * float(np.vdot(change, product)))
+            product += step * (share - inverse * self._dot(change, product))
         return product

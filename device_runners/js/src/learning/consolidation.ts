@@ -148,8 +148,10 @@ function settle(
     : undefined;
   const { known, carried } = follow(training, tensors, lesson, drift);
   const shrunk = lesson && shrunkCovariance(known, PRIOR_IMAGES);
-  const judgement = lesson && judged(training, tensors, known, shrunk, countedOf(training, taught, apart));
-  if (lesson) training.head = ownHead(training, seen, carried && { shrunk });
+  const all = Boolean(carried) || isFirst(training, apart);
+  const metric = { shrunk, white: all && !apart.length ? whiteOf(sample, shrunk) : undefined };
+  const judgement = lesson && judged(training, tensors, known, metric, countedOf(training, taught, apart));
+  if (lesson) training.head = ownHead(training, seen, all ? metric : besideBase(bundle, contributions));
   // Whoever asks for classes that are apart knows what older tasks lose.
   const forgetting =
     drift && !apart.length ? forgettingOf(training, tensors, drift) : new Map<string, number>();
@@ -164,30 +166,40 @@ function settle(
   return { tensors, leaks, forgetting, headsOnly: false, judgement, apart, lesson, carried, loss };
 }
 
-/**
- * The task's own head beside what is known: of the base and of the task itself. So it is the same whatever was learned before it,
- * and forgotten after. Where a center has moved, the network holds something of each task anyway, and it is `all` that is known.
- */
-function ownHead(
-  { bundle, classes }: TaskTraining,
-  { head, sample, contributions }: Seen,
-  all: { readonly shrunk: ShrunkCovariance | undefined } | undefined,
-): HeadArrays {
-  if (classes.length < 2) return head;
-  const { shrunk } = all ?? { shrunk: besideBase(bundle, contributions) };
-  if (!shrunk) return head;
-  const { features, labels } = sample.arrays();
-  return knownHead(head, features, labels, shrunk);
+/** A covariance within classes, decomposed, where there is a spread; and a sample's features under it, where they are wanted twice. */
+interface Metric {
+  readonly shrunk: ShrunkCovariance | undefined;
+  readonly white?: Float64Array | undefined;
 }
 
-function besideBase(
-  bundle: Bundle,
-  contributions: ReadonlyMap<string, Contribution>,
-): ShrunkCovariance | undefined {
+function whiteOf(sample: FeatureSample, shrunk: ShrunkCovariance | undefined): Float64Array | undefined {
+  const { features, labels } = sample.arrays();
+  return shrunk?.system.whitenRows(new Float64Array(features), labels.length);
+}
+
+/** Whether all that is known from now on is the base, as the bundle has it, and the task. */
+function isFirst(training: TaskTraining, apart: readonly string[]): boolean {
+  const { bundle, known } = training;
+  if (apart.length || known.length) return false;
+  const base = ClassStatistics.from(bundle.checkpoint, bundle.manifest.head.features);
+  return training.oldStatistics().sameAs(base);
+}
+
+/**
+ * The task's own head beside what is known: of the base and of the task itself. So it is the same whatever was learned before it,
+ * and forgotten after. Where a center has moved, the network holds something of each task anyway, and it is all that is known.
+ */
+function ownHead({ classes }: TaskTraining, { head, sample }: Seen, { shrunk, white }: Metric): HeadArrays {
+  if (classes.length < 2 || !shrunk) return head;
+  const { features, labels } = sample.arrays();
+  return knownHead(head, features, labels, shrunk, white);
+}
+
+function besideBase(bundle: Bundle, contributions: ReadonlyMap<string, Contribution>): Metric {
   // Known classes in a new look are no more images of the base's.
   const own = new Map([...contributions].map(([name, one]) => [`\0${name}`, one]));
   const base = ClassStatistics.from(bundle.checkpoint, bundle.manifest.head.features);
-  return shrunkCovariance(new Lesson([...own.keys()], own).after(base), PRIOR_IMAGES);
+  return { shrunk: shrunkCovariance(new Lesson([...own.keys()], own).after(base), PRIOR_IMAGES) };
 }
 
 /** What is to be expected of decisions, and into `tensors` a sketch of how close the images are to what is `known` now. */
@@ -195,10 +207,10 @@ function judged(
   training: TaskTraining,
   tensors: Map<string, StoredTensor>,
   known: ClassStatistics,
-  shrunk: ShrunkCovariance | undefined,
+  { shrunk, white }: Metric,
   { features, labels, classes }: Taught,
 ): Judgement | undefined {
-  const images = JudgedImages.of(known, features, labels, classes, shrunk);
+  const images = JudgedImages.of(known, features, labels, classes, shrunk, white);
   if (!images) return undefined;
   const sketch = measured(Familiarity.from(training.tensors), known, images);
   for (const [key, tensor] of sketch?.tensors() ?? []) tensors.set(key, tensor);

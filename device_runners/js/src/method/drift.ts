@@ -144,7 +144,10 @@ function byImages(pairs: readonly Pair[], f: number, n: number, ridge: number): 
   const leftByOthers = (): Float64Array => {
     const rest = system.inverseDiagonal();
     const rows = transposed(left.matrix, f, n).subarray(0, DRIFT.movements * f);
-    return rows.map((value, place) => value / rest[Math.floor(place / f)]!);
+    for (let row = 0; row * f < rows.length; row++) {
+      for (let at = row * f; at < (row + 1) * f; at++) rows[at] = rows[at]! / rest[row]!;
+    }
+    return rows;
   };
   return { map: new ThinMap(left, x, n, f), leftByOthers };
 }

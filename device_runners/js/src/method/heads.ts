@@ -142,6 +142,22 @@ export class ClassStatistics {
     return transposed(rows, pairs.length, f);
   }
 
+  /** Whether both know the same classes of the same samples, to the bit; what was measured of them may differ. */
+  sameAs(other: ClassStatistics): boolean {
+    const same = (a: ArrayLike<number>, b: ArrayLike<number>): boolean => {
+      let at = 0;
+      while (at < a.length && a[at] === b[at]) at++;
+      return at === a.length && a.length === b.length;
+    };
+    return (
+      this.classes.length === other.classes.length &&
+      this.classes.every((name, c) => name === other.classes[c]) &&
+      same(this.counts, other.counts) &&
+      same(this.sums, other.sums) &&
+      same(this.scatter, other.scatter)
+    );
+  }
+
   /** The statistics with other names of some classes; those that have one name then are one class. */
   named(names: ReadonlyMap<string, string>): ClassStatistics {
     const f = this.features;

@@ -9,7 +9,7 @@
 import { UNKNOWN } from '../contract/thresholds.js';
 import { freedomOf, meansOf } from './covariance.js';
 import { type ClassStatistics, decides, type ShrunkCovariance } from './heads.js';
-import { rowProducts, rowsAt, timesTransposed } from './matrix.js';
+import { rowProducts, rowsAt, subtractRow, timesTransposed } from './matrix.js';
 
 /** So many images are judged at once: their rows are float64, and as long as the features. */
 export const AT_ONCE = UNKNOWN.imagesAtOnce;
@@ -22,21 +22,18 @@ export class LeftOut {
   readonly ahead: Float64Array;
   private readonly squares: Float64Array;
   /** The whitened means `(C, f)`, and the products of these `(C, C)`. */
-  private white: Float64Array | undefined;
+  private readonly white: Float64Array;
   private between: Float64Array | undefined;
 
-  private constructor(
+  constructor(
     private readonly statistics: ClassStatistics,
     private readonly shrunk: ShrunkCovariance,
   ) {
     this.means = meansOf(statistics);
-    this.ahead = shrunk.system.solveRows(this.means, statistics.classes.length);
+    const { length } = statistics.classes;
+    this.white = shrunk.system.whitenRows(this.means, length);
+    this.ahead = shrunk.system.unwhitenRows(this.white, length);
     this.squares = rowProducts(this.ahead, this.means, statistics.features);
-  }
-
-  /** Undefined where there is no spread within classes. */
-  static of(statistics: ClassStatistics, shrunk: ShrunkCovariance | undefined): LeftOut | undefined {
-    return shrunk && new LeftOut(statistics, shrunk);
   }
 
   /** The logits `(rows.length, among.length)` at the means of classes, for the classes `among`. */
@@ -57,20 +54,16 @@ export class LeftOut {
   }
 
   /**
-   * The logits `(n, C)` of images `x` `(n, f)` of classes `own`, of more than one image each, without itself. All are products by
-   * the inverse, and so of whitened rows: of `r` and of the means, since `x` is the sum of its own mean and `r`.
+   * The logits `(n, C)` of images of classes `own`, of more than one image each, without itself. All are products by the inverse,
+   * and so of whitened rows: of `r` and of the means, since `x` is the sum of its own mean and `r`. `white` `(n, f)` are the images,
+   * whitened, and become `r`.
    */
-  logits(x: Float64Array, own: readonly number[]): Float64Array {
+  logits(white: Float64Array, own: readonly number[]): Float64Array {
     const { features: f, counts, classes } = this.statistics;
-    const { means, squares } = this;
+    const { squares } = this;
     const count = classes.length;
     const n = own.length;
-    const r = x.slice();
-    for (const [i, c] of own.entries()) {
-      for (let j = 0; j < f; j++) r[i * f + j] = r[i * f + j]! - means[c * f + j]!;
-    }
-    const white = this.shrunk.system.whitenRows(r, n);
-    this.white ??= this.shrunk.system.whitenRows(means, count);
+    for (const [i, c] of own.entries()) subtractRow(white.subarray(i * f, (i + 1) * f), this.white, c * f, 1);
     const withR = rowProducts(white, white, f);
     // Of r, and of the means with each other.
     const withMeans = timesTransposed(white, this.white, n, count, f);
@@ -123,7 +116,8 @@ export class JudgedImages {
 
   /**
    * Of features `(n, f)` and labels `(n,)` into `classes`, which are part of `statistics`, all counted there; `shrunk` is of
-   * these. Undefined where nothing can be decided between.
+   * these, and `white` the features under its metric, where somebody has asked for them already. Undefined where nothing can be
+   * decided between.
    */
   static of(
     statistics: ClassStatistics,
@@ -131,10 +125,10 @@ export class JudgedImages {
     labels: ArrayLike<number>,
     classes: readonly string[],
     shrunk: ShrunkCovariance | undefined,
+    white?: Float64Array,
   ): JudgedImages | undefined {
-    if (!classes.length || !decides(statistics)) return undefined;
-    const discriminant = LeftOut.of(statistics, shrunk);
-    if (!discriminant) return undefined;
+    if (!classes.length || !decides(statistics) || !shrunk) return undefined;
+    const discriminant = new LeftOut(statistics, shrunk);
     const { features: f, counts } = statistics;
     const place = classes.map((name) => statistics.classes.indexOf(name));
     const told = Array.from(labels, (_, i) => i).filter((i) => counts[place[labels[i]!]!]! > 1);
@@ -144,7 +138,10 @@ export class JudgedImages {
     const logits = new Float64Array(told.length * counts.length);
     for (let start = 0; start < told.length; start += AT_ONCE) {
       const some = rows.slice(start, start + AT_ONCE);
-      const x = Float64Array.from(kept.subarray(start * f, (start + some.length) * f));
+      const part = told.slice(start, start + AT_ONCE);
+      const x = white
+        ? rowsAt(white, part, f)
+        : shrunk.system.whitenRows(new Float64Array(rowsAt(features, part, f)), part.length);
       logits.set(discriminant.logits(x, some), start * counts.length);
     }
     return new JudgedImages(discriminant, kept, own, rows, logits);
