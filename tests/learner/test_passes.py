@@ -90,3 +90,23 @@ def test_of_few_images_a_head_sees_some_mirrored_too(
     weight, bias = known_head(logistic_head(sample, answers, 4), sample, answers, shrunk)
     np.testing.assert_allclose(found["head/01/weight"], weight, atol=1e-3 * np.abs(weight).max())
     np.testing.assert_allclose(found["head/01/bias"], bias, atol=1e-3 * np.abs(bias).max())
+
+
+def test_what_is_known_is_decomposed_once_in_a_first_lesson_and_twice_in_a_second(
+    base_data: Path, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind other lessons, a task's own head is beside the base alone, and decisions are over all that is known."""
+    bundle = build_digits_bundle(tmp_path / "bundle", base_data=base_data)
+    roots = [0]
+    of = Shrunk.of.__func__
+
+    def counted(cls: type[Shrunk], *given: object, **named: object) -> Shrunk | None:
+        roots[-1] += 1
+        return of(cls, *given, **named)
+
+    monkeypatch.setattr(Shrunk, "of", classmethod(counted))
+    learner = open_learner(bundle, tmp_path / "state", few_shot=10**6)
+    for task in (digits.task("01", (4, 5)), digits.task("02", (6, 7))):
+        roots.append(0)
+        learner.learn(task)
+    assert roots[1:] == [1, 2]

@@ -76,3 +76,19 @@ it('how often learned classes were right is what the last lesson says', () => {
   }
   for (const wrong of [null, [], { n: 0.5 }, { n: [] }]) expect(recognised([said(wrong)]).size).toBe(0);
 });
+
+it('images that were whitened before are judged alike', () => {
+  const random = new Random(0);
+  const x = Float32Array.from(
+    { length: 40 * FEATURES },
+    (_, i) => random.normal() + (i < 20 * FEATURES ? 2 : 0),
+  );
+  const labels = Array.from({ length: 40 }, (_, i) => Math.floor(i / 20));
+  const statistics = ClassStatistics.empty(FEATURES).add(x, labels, ['a', 'b']);
+  const shrunk = shrunkCovariance(statistics, 100)!;
+  const white = shrunk.system.whitenRows(new Float64Array(x), 40);
+  const [own, given] = [undefined, white].map(
+    (rows) => JudgedImages.of(statistics, x, labels, ['a', 'b'], shrunk, rows)!.logits,
+  );
+  expect(given).toEqual(own);
+});

@@ -249,8 +249,8 @@ class _OfFeatures:
 class _OfImages:
     """Of fewer images than features, in which the gradient moves no weights but along the images.
 
-    So a point is how much of each image there is in the weights, and behind that the last weight, the same for both parts
-    of it; the other part is these times the images' products with one another, `(2, classes, n + 1)`. A gradient is one
+    So a point is how much of each image there is in the weights, and behind that the last weight, the same in both parts
+    of it; the other part is these times the images' products with one another: `(2, classes, n + 1)`. A gradient is one
     product with these `(n, n)` then, in the place of two with `x`.
     """
 

@@ -91,6 +91,8 @@ export interface Left {
 /** The identity and `left right`, `(f, n)` and `(n, f)`: all is products of `f` by `f` by `n`, or less. */
 export class ThinMap implements LinearMap {
   private whole: Float64Array | undefined;
+  /** `right`, `(f, n)`. */
+  private columns: Float64Array | undefined;
 
   constructor(
     private readonly left: Left,
@@ -111,9 +113,9 @@ export class ThinMap implements LinearMap {
   }
 
   get matrix(): Float64Array {
-    const { left, right, n, f } = this;
+    const { left, n, f } = this;
     if (!this.whole) {
-      this.whole = timesTransposed(left.matrix, transposed(right, n, f), f, f, n);
+      this.whole = timesTransposed(left.matrix, this.turned, f, f, n);
       for (let i = 0; i < f; i++) this.whole[i * f + i] = this.whole[i * f + i]! + 1;
     }
     return this.whole;
@@ -127,10 +129,16 @@ export class ThinMap implements LinearMap {
   }
 
   ahead(rows: Float64Array, m: number): Float64Array {
-    const { left, right, n, f } = this;
-    const found = timesTransposed(left.byRows(rows, m), transposed(right, n, f), m, f, n);
+    const { left, n, f } = this;
+    const found = timesTransposed(left.byRows(rows, m), this.turned, m, f, n);
     add(found, rows);
     return found;
+  }
+
+  /** Each old head is led ahead, and asked what it loses. */
+  private get turned(): Float64Array {
+    this.columns ??= transposed(this.right, this.n, this.f);
+    return this.columns;
   }
 
   /** `M x = b` is `x + left t = b` with `t = right x`, so that `(1 + right left) t = right b` (Woodbury, 1950). */
@@ -148,7 +156,7 @@ export class ThinMap implements LinearMap {
     const { right, n, f } = this;
     const left = this.left.matrix;
     const seen = timesTransposed(right, gram, n, f, f);
-    const inner = timesTransposed(seen, right, n, n, f);
+    const inner = timesTransposed(seen, right, n, n, f, new Float64Array(n * n), true);
     // G + L S + (L S)^T + L I L^T, with S = R G and I = S R^T: half of the last on either side, so that it is one product.
     const half = transposed(seen, n, f);
     add(half, timesTransposed(left, inner, f, n, n), 0.5);

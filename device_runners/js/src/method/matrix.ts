@@ -17,7 +17,7 @@ const MOST_NUMBERS = 1 << 20;
 const SQUARE = 32;
 
 /**
- * `a b^T`: `a` `(m, k)`, `b` `(n, k)`, into `out` `(m, n)`. Of `a a^T` half is computed.
+ * `a b^T`: `a` `(m, k)`, `b` `(n, k)`, into `out` `(m, n)`. Of what is `symmetric`, as `a a^T` is, half is computed.
  */
 export function timesTransposed(
   a: Float64Array,
@@ -26,15 +26,17 @@ export function timesTransposed(
   n: number,
   k: number,
   out: Float64Array = new Float64Array(m * n),
+  symmetric = a === b,
 ): Float64Array {
   const found = tiles();
-  if (m * n * k >= WORTH_COPYING && found instanceof FastTiles) byTiles(found, a, b, m, n, k, out);
-  else plainly(a, b, m, n, k, out);
-  if (a === b) mirror(out, n);
+  if (m * n * k >= WORTH_COPYING && found instanceof FastTiles) {
+    byTiles(found, a, b, m, n, k, out, symmetric);
+  } else plainly(a, b, m, n, k, out, symmetric);
+  if (symmetric) mirror(out, n);
   return out;
 }
 
-/** By blocks of rows in the memory of `found`; of `a a^T`, no block below the diagonal, and rows that are there are not put again. */
+/** By blocks of rows in the memory of `found`; of what is symmetric, none below the diagonal. Rows that are there are not put again. */
 function byTiles(
   found: FastTiles,
   a: Float64Array,
@@ -43,6 +45,7 @@ function byTiles(
   n: number,
   k: number,
   out: Float64Array,
+  symmetric: boolean,
 ): void {
   const depth = upTo(k, DEPTH);
   const most = upTo(Math.ceil(MOST_NUMBERS / depth), ROWS);
@@ -54,12 +57,12 @@ function byTiles(
   for (let i = 0; i < m; i += rows) {
     const some = Math.min(rows, m - i);
     put(numbers, left, a, i, some, k);
-    for (let j = a === b ? i : 0; j < n; j += columns) {
+    for (let j = symmetric ? i : 0; j < n; j += columns) {
       const others = Math.min(columns, n - j);
       const there = a === b && j + others <= i + some;
       if (!there) put(numbers, right, b, j, others, k);
       const second = there ? { at: (j - i) * depth, stride: depth } : right;
-      const above = a === b ? Math.min(some, j + others - i) : some;
+      const above = symmetric ? Math.min(some, j + others - i) : some;
       found.times(to, left, second, upTo(above, ROWS), upTo(others, ROWS), depth);
       for (let row = 0; row < above; row++) {
         const start = to.at + row * columns;
@@ -95,12 +98,20 @@ export function upTo(count: number, step: number): number {
 }
 
 /** Four rows of each at a time. */
-function plainly(a: Float64Array, b: Float64Array, m: number, n: number, k: number, out: Float64Array): void {
+function plainly(
+  a: Float64Array,
+  b: Float64Array,
+  m: number,
+  n: number,
+  k: number,
+  out: Float64Array,
+  symmetric: boolean,
+): void {
   const sums = new Float64Array(16);
   for (let i = 0; i < m; i += 4) {
     const of = rowsFrom(0, i, m, k);
     const rows = Math.min(4, m - i);
-    for (let j = a === b ? i : 0; j < n; j += 4) {
+    for (let j = symmetric ? i : 0; j < n; j += 4) {
       tile(a, of, b, rowsFrom(0, j, n, k), k, sums);
       const columns = Math.min(4, n - j);
       for (let r = 0; r < rows; r++) {
@@ -244,8 +255,8 @@ export function identity(n: number): Float64Array {
 /** Eigenvalues of a symmetric `a` `(n, n)`, ascending, and eigenvectors as the rows of `(n, n)`. */
 export function eigenSymmetric(a: Float64Array, n: number): { values: Float64Array; vectors: Float64Array } {
   const found = new EigenvalueDecomposition(Matrix.from1DArray(n, n, a), { assumeSymmetric: true });
-  return {
-    values: Float64Array.from(found.realEigenvalues),
-    vectors: Float64Array.from(found.eigenvectorMatrix.transpose().to1DArray()),
-  };
+  const columns = found.eigenvectorMatrix;
+  const vectors = new Float64Array(n * n);
+  for (let i = 0; i < n; i++) for (let j = 0; j < n; j++) vectors[j * n + i] = columns.get(i, j);
+  return { values: Float64Array.from(found.realEigenvalues), vectors };
 }
