@@ -69,7 +69,7 @@ def test_a_picture_is_left_out_of_what_judges_it() -> None:
         expected.append(np.max(logits) - np.mean(logits))
         variance = np.diag(scatter) / 25 + others.var(axis=0)
         odd.append(np.minimum((exact[index] - others.mean(axis=0)) ** 2 / variance, 4).mean())
-    np.testing.assert_allclose(margins_of(judged.logits(exact, labels)), expected, rtol=1e-9)
+    np.testing.assert_allclose(margins_of(judged.logits(shrunk.whiten(exact), labels)), expected, rtol=1e-9)
     np.testing.assert_allclose(Spread.of(statistics).left_out(exact, labels), odd, rtol=1e-9)
 
 

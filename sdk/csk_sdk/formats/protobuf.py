@@ -40,7 +40,9 @@ def varint(value: int) -> bytes:
     return bytes(pieces)
 
 
-def fields(message: memoryview, wanted: Container[int] | None = None) -> Iterator[tuple[int, int | memoryview]]:
+def fields(
+    message: memoryview, wanted: Container[int] | None = None
+) -> Iterator[tuple[int, int | memoryview]]:
     """The fields of a message in their order: number, and value; fixed-size and delimited ones as views.
 
     Only those of `wanted` numbers, where some are given. Raises MalformedError for what is no message.

@@ -431,13 +431,18 @@ class Consolidation:
         """
         known = ClassStatistics.from_tensors(tensors)
         shrunk = Shrunk.of(known, PRIOR_PICTURES)
-        images = self._images(known, shrunk, seen) if lesson.classes else None
-        if not moved and not self._first:
+        features, labels = seen.sample.arrays()
+        both, white = moved or self._first, None
+        if shrunk is not None and both and not self.apart and len(features) < known.features:
+            # Asked for by both, and no larger than the root.
+            white = shrunk.whiten(features.astype(np.float64))
+        images = self._images(known, shrunk, seen, white) if lesson.classes else None
+        if not both:
             # One root goes before the next is made.
             shrunk = None
             shrunk = Shrunk.of(self._beside_base(seen.contributions), PRIOR_PICTURES, spent=True)
-        head = self.bundle.objective.known_head(seen.head, *seen.sample.arrays(), shrunk)
-        del shrunk
+        head = self.bundle.objective.known_head(seen.head, features, labels, shrunk, white)
+        del shrunk, white
         return (None if images is None else self._judged(tensors, known, images, lesson.classes)), head
 
     @property
@@ -456,10 +461,12 @@ class Consolidation:
         own = {f"\0{name}": one for name, one in contributions.items()}
         return Lesson(tuple(own), own).after(base)
 
-    def _images(self, known: ClassStatistics, shrunk: Shrunk | None, seen: Seen) -> JudgedImages | None:
-        """The task's own images, as what is known now judges them."""
+    def _images(
+        self, known: ClassStatistics, shrunk: Shrunk | None, seen: Seen, white: NDArray[np.float64] | None
+    ) -> JudgedImages | None:
+        """The task's own images, as what is known now judges them; `white` begins with them, where it is there."""
         features, labels, classes = self._counted(*seen.sample.arrays(seen.own))
-        return JudgedImages.of(known, features, labels, classes, shrunk)
+        return JudgedImages.of(known, features, labels, classes, shrunk, white)
 
     def _judged(
         self, tensors: Tensors, known: ClassStatistics, images: JudgedImages, classes: tuple[str, ...]

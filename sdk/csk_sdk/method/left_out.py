@@ -74,10 +74,11 @@ class LeftOut:
         squares: Float64 = np.einsum("cf,cf->c", self.means, self.means)
         return squares
 
-    def logits(self, features: Float64, own: NDArray[np.int64]) -> Float64:
-        """Those `(n, C)` of images `(n, f)` of classes `own` `(n,)`, of more than one image each, without itself."""
-        assert self.whiten is not None
-        x = self.whiten(features)
+    def logits(self, x: Float64, own: NDArray[np.int64]) -> Float64:
+        """Those `(n, C)` of images of classes `own` `(n,)`, of more than one image each, without itself.
+
+        `x` `(n, f)` are the images, white; they are written into.
+        """
         logits: Float64 = x @ self.means.T
         rows, n = np.arange(len(x)), self.counts[own]
         # With x, its own mean, and what lies between them.
@@ -122,10 +123,12 @@ class JudgedImages:
         labels: NDArray[np.int64],
         classes: Sequence[str],
         shrunk: Shrunk | None,
+        white: Float64 | None = None,
     ) -> JudgedImages | None:
         """Of features `(n, f)` and labels `(n,)` into `classes`, which are part of `statistics`, all counted there.
 
-        `shrunk` is the covariance of these. None where nothing can be decided between.
+        `shrunk` is the covariance of these, and `white` the features under it, where they are there already. None where
+        nothing can be decided between.
         """
         few = len(statistics.classes) < 2 or not (statistics.counts > 0).all()
         if not classes or few or shrunk is None:
@@ -133,10 +136,10 @@ class JudgedImages:
         discriminant = LeftOut.of(statistics, shrunk)
         place = {name: row for row, name in enumerate(statistics.classes)}
         rows = np.array([place[name] for name in classes], np.int64)[labels]
-        others = statistics.counts[rows] > 1.0
-        features, labels, rows = features[others], labels[others], rows[others]
-        logits = np.empty((len(rows), len(statistics.classes)))
-        for start in range(0, len(rows), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
-            logits[part] = discriminant.logits(features[part].astype(np.float64), rows[part])
-        return cls(discriminant.judged(), features, labels, rows, logits)
+        others = np.flatnonzero(statistics.counts[rows] > 1.0)
+        logits = np.empty((len(others), len(statistics.classes)))
+        for start in range(0, len(others), AT_ONCE):
+            some = others[start : start + AT_ONCE]
+            x = shrunk.whiten(features[some].astype(np.float64)) if white is None else white[some]
+            logits[start : start + AT_ONCE] = discriminant.logits(x, rows[some])
+        return cls(discriminant.judged(), features[others], labels[others], rows[others], logits)

@@ -16,7 +16,8 @@ from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.heads import Shrunk
 from csk_sdk.method.left_out import AT_ONCE
 
-Float32, Float64 = NDArray[np.float32], NDArray[np.float64]
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 HeadArrays = tuple[Float32, Float32]
 DECAY, TOLERANCE = number("head", "weight_decay"), number("head", "tolerance")
 KNOWN_DECAY, KNOWN_SHARE = number("head", "known_decay"), number("head", "known_share")
@@ -51,21 +52,29 @@ def logistic_head(
 
 
 def known_head(
-    head: HeadArrays, features: NDArray[np.float32], labels: NDArray[np.int64], shrunk: Shrunk
+    head: HeadArrays,
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    shrunk: Shrunk,
+    white: Float64 | None = None,
 ) -> HeadArrays:
     """A mean of two heads over the same classes: `head`, of `logistic_head`, and one in the metric of what is known.
 
     That one is `logistic_head` on features `(n, f)` float32 under which the covariance within known classes, `shrunk`,
     is the identity. A decay of single features knows nothing of how they go together, which the images of one
     task are too few to tell; the discriminant knows, and hardly looks at where the task's classes meet. The logits'
-    mean errs less than either (docs/decisions/0005). `labels` `(n,)` into the head's classes. Raises nothing.
+    mean errs less than either (docs/decisions/0005). `labels` `(n,)` into the head's classes. `white` are the
+    features under that metric, where somebody has asked for them already. Raises nothing.
     """
     mean = features.mean(axis=0, dtype=np.float64)
     x = np.ones((len(features), features.shape[1] + 1), np.float32)
-    # In float64 features take twice the room.
-    for start in range(0, len(x), AT_ONCE):
-        part = slice(start, start + AT_ONCE)
-        x[part, :-1] = shrunk.whiten(features[part] - mean)
+    if white is not None:
+        np.subtract(white, white.mean(axis=0), out=x[:, :-1], casting="same_kind")
+    else:
+        # In float64 features take twice the room.
+        for start in range(0, len(x), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            x[part, :-1] = shrunk.whiten(features[part] - mean)
     fitted = _multinomial(x, labels, len(head[1]), KNOWN_DECAY, TOLERANCE, ITERATIONS)
     weight, bias = _raw(fitted, mean, shrunk.unwhiten)
     share = np.float32(KNOWN_SHARE)
@@ -210,7 +219,7 @@ class _Space(Protocol):
     def gradient(self, point: Float64, residuals: Float32) -> Float64:
         """`residuals.T @ x / n` and the decay of a point's weights, which but for the last are decayed."""
 
-    def dot(self, one: Float64, other: Float64) -> float:
+    def dot(self, one: NDArray[Any], other: NDArray[Any]) -> float:
         """The product of their weights."""
 
     def decayed(self, point: Float64) -> float:
@@ -236,7 +245,7 @@ class _OfFeatures:
     def gradient(self, point: Float64, residuals: Float32) -> Float64:
         return np.asarray((residuals.T @ self._x).astype(np.float64) / len(self._x) + point * self._decay)
 
-    def dot(self, one: Float64, other: Float64) -> float:
+    def dot(self, one: NDArray[Any], other: NDArray[Any]) -> float:
         return float(np.vdot(one, other))
 
     def decayed(self, point: Float64) -> float:
@@ -249,9 +258,9 @@ class _OfFeatures:
 class _OfImages:
     """Of fewer images than features, in which the gradient moves no weights but along the images.
 
-    So a point is how much of each image there is in the weights, and behind that the last weight, the same in both parts
-    of it; the other part is these times the images' products with one another: `(2, classes, n + 1)`. A gradient is one
-    product with these `(n, n)` then, in the place of two with `x`.
+    So a point is how much of each image there is in the weights, and behind that the last weight, the same in both
+    parts of it; the other part is these times the images' products with one another: `(2, classes, n + 1)`. A gradient
+    is one product with these `(n, n)` then, in the place of two with `x`.
     """
 
     def __init__(self, x: Float32, weight_decay: float) -> None:
@@ -273,7 +282,7 @@ class _OfImages:
         found[..., :-1] += self._decay * point[..., :-1]
         return found
 
-    def dot(self, one: Float64, other: Float64) -> float:
+    def dot(self, one: NDArray[Any], other: NDArray[Any]) -> float:
         return float(np.vdot(one[0], other[1]))
 
     def decayed(self, point: Float64) -> float:
@@ -294,7 +303,7 @@ class _InverseHessian:
     Both are kept as float32: of many classes they would be most of what a lesson takes, and what they tell is rough.
     """
 
-    def __init__(self, scale: float, dot: Callable[[Float64, Float64], float]) -> None:
+    def __init__(self, scale: float, dot: Callable[[NDArray[Any], NDArray[Any]], float]) -> None:
         self._scale, self._dot = scale, dot
         self._pairs: list[tuple[Float32, Float32, float]] = []
 

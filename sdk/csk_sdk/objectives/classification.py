@@ -132,10 +132,17 @@ class Classification(Objective):
         return logistic_head(features, labels, len(names))
 
     def known_head(
-        self, head: HeadArrays, features: NDArray[np.float32], labels: Labels, shrunk: Shrunk | None
+        self,
+        head: HeadArrays,
+        features: NDArray[np.float32],
+        labels: Labels,
+        shrunk: Shrunk | None,
+        white: NDArray[np.float64] | None = None,
     ) -> HeadArrays:
         """The mean of it and of one in the metric of what is known."""
-        return head if shrunk is None or len(head[1]) < 2 else known_head(head, features, labels, shrunk)
+        if shrunk is None or len(head[1]) < 2:
+            return head
+        return known_head(head, features, labels, shrunk, white)
 
     def head_loss(self, logits: NDArray[np.float32], labels: Labels) -> float:
         """Mean cross-entropy."""

@@ -161,11 +161,17 @@ class Objective(ABC):
         """The best head for features `(n, f)` float32 as they are: weight `(names, f)`, bias `(names,)`."""
 
     def known_head(
-        self, head: HeadArrays, features: NDArray[np.float32], labels: Labels, shrunk: Shrunk | None
+        self,
+        head: HeadArrays,
+        features: NDArray[np.float32],
+        labels: Labels,
+        shrunk: Shrunk | None,
+        white: NDArray[np.float64] | None = None,
     ) -> HeadArrays:
         """What `fit_head` found of these features and labels, and what is known beside.
 
-        `shrunk` is the covariance within known classes, the task's among them; None where it shows no spread.
+        `shrunk` is the covariance within known classes, the task's among them; None where it shows no spread. `white`
+        are the features under it, where they are there already.
         """
         return head
 
