@@ -105,6 +105,13 @@ def digits_bundle(tmp_path_factory: pytest.TempPathFactory, base_data: Path) -> 
     return build_digits_bundle(tmp_path_factory.mktemp("bundle") / "bundle", base_data=base_data)
 
 
+@pytest.fixture(scope="session")
+def kernels_bundle(tmp_path_factory: pytest.TempPathFactory, base_data: Path) -> Path:
+    """The same, whose whole kernels are trainable. Read only."""
+    folder = tmp_path_factory.mktemp("kernels") / "bundle"
+    return build_digits_bundle(folder, base_data=base_data, sites="kernels")
+
+
 def open_learner(bundle: Path, state: Path, **settings: Any) -> Learner:
     """A learner on one thread, where results are the same to the bit.
 
