@@ -259,7 +259,6 @@ def test_what_a_cold_stream_leaves_is_measured_again(data: Path) -> None:
     assert not list(cache.glob("again-*"))
 
 
-@pytest.mark.slow
 def test_the_product_lives_domains(data: Path) -> None:
     cache = data / "cache"
     cache.mkdir()
