@@ -57,16 +57,17 @@ def kernel_gradient(emit: Emitter, node: ir.Node, site: Site, g: ir.Value) -> ir
 
     g `(n, c_out, *out)` is the gradient at the convolution's output.
     """
-    taps = []
-    for seen in _every_tap(emit, node.inputs[0], geometry(node)):
-        if site.groups == 1:
-            matrix = emit.op(
-                "Gemm", channels_first(emit, g, site), channels_first(emit, seen, site), transB=1
-            )
-        else:
-            rows_first = emit.op("Transpose", grouped_gradient(emit, g, seen, site), perm=[0, 2, 1])
-            matrix = emit.op("Reshape", rows_first, emit.ints(site.shape[0], site.shape[1]))
-        taps.append(emit.op("Unsqueeze", matrix, emit.ints(2)))
+    seen = _every_tap(emit, node.inputs[0], geometry(node))
+    if site.groups == 1:
+        rows = channels_first(emit, g, site)
+        matrices = [emit.op("Gemm", rows, channels_first(emit, x, site), transB=1) for x in seen]
+    else:
+        by_group = [grouped_gradient(emit, g, x, site) for x in seen]
+        matrices = [
+            emit.op("Reshape", emit.op("Transpose", each, perm=[0, 2, 1]), emit.ints(*site.shape[:2]))
+            for each in by_group
+        ]
+    taps = [emit.op("Unsqueeze", matrix, emit.ints(2)) for matrix in matrices]
     return emit.op("Reshape", emit.op("Concat", *taps, axis=2), emit.ints(*site.shape))
 
 
