@@ -103,6 +103,8 @@ def drawn(folder: Path) -> Iterator[Draw]:
     yield partial(_task, folder, "plain", sgd, True, 500)
     yield partial(_task, folder, "mobile", {**adamw, "energy": 0.6}, False, 510)
     yield partial(_domain, 520)
+    yield partial(_step, folder, "kernels", 110)
+    yield partial(_steps, folder, "kernels", sgd, 420)
 
 
 def _guard(draw: Callable[[int], Any], attempt: int) -> Case:
