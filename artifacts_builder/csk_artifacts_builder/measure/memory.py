@@ -24,7 +24,7 @@ place, and reshapes copy nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -92,16 +92,21 @@ def predict_memory(
     return {**parts, PEAK: max(fitting, always + max(opening, step, parts["moments"]))}
 
 
-def step_memory(training: ir.Model, sites: Sequence[Site], classes: int, batch: int) -> dict[str, int]:
+def step_memory(
+    training: ir.Model, sites: Sequence[Site], classes: int, batch: int, predicted: Mapping[str, int]
+) -> dict[str, int]:
     """Bytes of a step's activations for "one" input, and for "each" further one; empty where they are not known.
 
-    "each" is measured between one input and a batch of `batch`, so that nothing in between is underrated.
+    "each" is measured between one input and a batch of `batch`, so that nothing in between is underrated. `predicted`
+    is what `predict_memory` says of that batch.
     """
     more = max(2, batch)
     try:
-        one, all_ = (
-            _activations(_sized_step(training, sites, classes, count), classes) for count in (1, more)
-        )
+        one = _activations(_sized_step(training, sites, classes, 1), classes)
+        if predicted and more == batch:
+            all_ = predicted["activations"]
+        else:
+            all_ = _activations(_sized_step(training, sites, classes, more), classes)
     except _UnknownSizeError:
         return {}
     return {"one": one, "each": max(0, -(-(all_ - one) // (more - 1)))}

@@ -262,10 +262,8 @@ def _memory(models: Mapping[str, ir.Model], chosen: Manifest) -> dict[str, Any]:
         return {}
     training, sites, classes = models[TRAINING_MODEL], chosen.sites, len(chosen.classes)
     batch, features, int8 = chosen.batch_size, chosen.head.features, chosen.precision == INT8
-    return {
-        "memory": predict_memory(training, sites, features, classes, batch, int8),
-        "step_memory": step_memory(training, sites, classes, batch),
-    }
+    memory = predict_memory(training, sites, features, classes, batch, int8)
+    return {"memory": memory, "step_memory": step_memory(training, sites, classes, batch, memory)}
 
 
 def _base_split(options: BuildOptions, manifest: Manifest) -> Split:
