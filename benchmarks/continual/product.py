@@ -193,7 +193,8 @@ def _measured_again(
     with tempfile.TemporaryDirectory(dir=cache, prefix="again-") as folder:
         exported, built = Path(folder) / model.name, Path(folder) / "bundle"
         learner.export(exported, BASE)
-        build_artifacts(exported, built, _options(model, cache, row.build))
+        build = {name: value for name, value in row.build.items() if name != "sites"}
+        build_artifacts(exported, built, _options(model, cache, build))
         config = replace(learner.config, train=HEADS)
         other = Learner.open(built, Path(folder) / "state", config)
         for name, task in tasks.items():

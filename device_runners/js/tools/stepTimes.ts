@@ -1,6 +1,7 @@
 /** How long a training step takes, and how much of it is outside ONNX Runtime. */
 
 import { Bundle } from '../src/bundle/bundle.js';
+import { widthOf } from '../src/bundle/manifest.js';
 import type { BundleSource } from '../src/bundle/source.js';
 import { trainingConfig } from '../src/config.js';
 import { inRightPrecision } from '../src/device/int8Sums.js';
