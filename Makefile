@@ -82,16 +82,20 @@ help:
 	@echo "make bench-continual DATA=DIR MODEL=FILE   csk-sdk beside other methods of continual learning (hours; resumable)"
 	@echo "make test-benchmarks    the tests of these methods, which need torch"
 
-$(BIN)/.demo: pyproject.toml
+# The last thing that a new environment gets.
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "csk-sdk needs Python 3.11 or newer; this is $$($(PYTHON) --version). Run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+# Each has all of those above it: who needs more from the beginning installs once.
+$(BIN)/.demo: pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
 	@touch $@
 
-$(BIN)/.dev: $(BIN)/.demo
+$(BIN)/.dev: pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@
+	@touch $(BIN)/.demo $@
 
 demo: $(BIN)/.demo
 	$(BIN)/csk-sdk demo --out out/demo
@@ -323,9 +327,9 @@ attack: $(BIN)/.dev
 soak: $(BIN)/.dev
 	$(BIN)/python tests/field/soak.py --tasks $(TASKS) --out out/soak
 
-$(BIN)/.fuzz: $(BIN)/.dev
+$(BIN)/.fuzz: pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
-	@touch $@
+	@touch $(BIN)/.demo $(BIN)/.dev $@
 
 fuzz: $(BIN)/.fuzz
 	$(BIN)/python tests/field/fuzz.py --minutes $(MINUTES) --out out/fuzz

@@ -121,8 +121,8 @@ def batches(
     x = ((data[0].astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2)
     fixed = dict(head)
     for site in manifest.sites:
-        fixed[site.indices] = np.arange(site.channels)
-        fixed[site.delta] = np.zeros((site.rows, site.channels), np.float32)
+        fixed[site.indices] = np.arange(site.columns)
+        fixed[site.delta] = np.zeros((site.rows, site.columns), np.float32)
     order = np.random.default_rng(0).permutation(len(x))
     parts = [order[begin : begin + 16] for begin in range(0, len(x), 16)]
     return [{"image": x[part], "label": data[1][part], **fixed} for part in parts]
@@ -301,7 +301,7 @@ def features(bundle: Bundle, tensors: Feeds, x: NDArray, towards: Feeds | None =
     feeds = neutral_deltas(bundle.manifest.sites)
     for site in bundle.manifest.sites if towards is not None else ():
         key = f"center/{site.name}"
-        feeds[site.indices], feeds[site.delta] = np.arange(site.channels), towards[key] - tensors[key]
+        feeds[site.indices], feeds[site.delta] = np.arange(site.columns), towards[key] - tensors[key]
     head = bundle.manifest.head
     feeds[head.weight], feeds[head.bias] = np.zeros((1, head.features), np.float32), np.zeros(1, np.float32)
     graph = bundle.graph(EVAL_MODEL, tensors, 1)

@@ -107,8 +107,8 @@ def feeds(bundle: Bundle, batch: int, ratio: float, training: bool) -> Feeds:
     if training:
         given["label"] = rng.integers(len(manifest.classes), size=batch)
     for site in manifest.sites:
-        count = channel_count(site.channels, ratio) if ratio else 1
-        given[site.indices] = np.sort(rng.choice(site.channels, count, replace=False))
+        count = channel_count(site.columns, ratio) if ratio else 1
+        given[site.indices] = np.sort(rng.choice(site.columns, count, replace=False))
         given[site.delta] = np.zeros((site.rows, count), np.float32)
     return given
 

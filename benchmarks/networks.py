@@ -215,7 +215,7 @@ def changes(bundle: Bundle, rng: np.random.Generator) -> dict[str, np.ndarray]:
     tensors = bundle.checkpoint()
     feeds = {"head.weight": tensors["head/base/weight"], "head.bias": tensors["head/base/bias"]}
     for site in bundle.manifest.sites:
-        chosen = np.sort(rng.permutation(site.channels)[: max(1, site.channels // 4)])
+        chosen = np.sort(rng.permutation(site.columns)[: max(1, site.columns // 4)])
         spread = 0.2 * tensors[f"center/{site.name}"].std()
         feeds[site.indices] = chosen
         feeds[site.delta] = rng.normal(scale=spread, size=(site.rows, len(chosen))).astype(np.float32)

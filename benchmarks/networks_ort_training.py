@@ -39,7 +39,7 @@ def compare(model: Path, folder: Path) -> float:
     rng = np.random.default_rng(0)
     selected, deltas = {}, {}
     for site in bundle.manifest.sites:
-        chosen = np.sort(rng.permutation(site.channels)[: max(1, site.channels // 4)])
+        chosen = np.sort(rng.permutation(site.columns)[: max(1, site.columns // 4)])
         spread = 0.2 * tensors[f"center/{site.name}"].std()
         selected[site.name] = chosen
         deltas[site.name] = rng.normal(scale=spread, size=(site.rows, len(chosen))).astype(np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,22 @@ def _as_nice_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands run in the tests' own process, which `watch` would leave slower for all that follow."""
     if hasattr(os, "nice"):
         monkeypatch.setattr(os, "nice", lambda increment: increment)
+
+
+_fstat = os.fstat
+
+
+def _synced(descriptor: int) -> None:
+    """Refuses what is no open file, as `os.fsync` does."""
+    _fstat(descriptor)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Which files are synced, and when, is what tests see: no power fails here. What they start as a process syncs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", _synced)
+        yield
 
 
 @dataclass(frozen=True)
@@ -103,6 +120,13 @@ def base_data(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Path:
 def digits_bundle(tmp_path_factory: pytest.TempPathFactory, base_data: Path) -> Path:
     """A bundle that knows the digits 0 to 3, protected. Read only: copy it before changing it."""
     return build_digits_bundle(tmp_path_factory.mktemp("bundle") / "bundle", base_data=base_data)
+
+
+@pytest.fixture(scope="session")
+def kernels_bundle(tmp_path_factory: pytest.TempPathFactory, base_data: Path) -> Path:
+    """The same, whose whole kernels are trainable. Read only."""
+    folder = tmp_path_factory.mktemp("kernels") / "bundle"
+    return build_digits_bundle(folder, base_data=base_data, sites="kernels")
 
 
 def open_learner(bundle: Path, state: Path, **settings: Any) -> Learner:

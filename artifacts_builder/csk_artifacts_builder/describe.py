@@ -15,7 +15,7 @@ from csk_artifacts_builder.options import BACKEND_CHOICES, BuildOptions
 from csk_artifacts_builder.ort.artifacts import head_capacity
 from csk_artifacts_builder.prepare.model import SourceModel
 from csk_artifacts_builder.prepare.pixels import BYTES
-from csk_artifacts_builder.sites import COMPUTED, SHARED
+from csk_artifacts_builder.sites import COMPUTED, KERNELS, SHARED
 from csk_sdk.contract.manifest import (
     BACKENDS,
     CROSS_ENTROPY,
@@ -163,6 +163,11 @@ def _backends(options: BuildOptions) -> tuple[str, ...]:
             raise ConfigError(
                 f"--precision {options.precision} is for the portable backend, and --backend is {choice}: build with "
                 f"--backend {PORTABLE}, or with --precision {EXACT}."
+            )
+        if options.sites == KERNELS:
+            raise ConfigError(
+                f"--sites {KERNELS} is for the portable backend, and --backend is {choice}: build with --backend "
+                f"{PORTABLE}, or train centers alone."
             )
         require_training_package()
     return backends

@@ -28,7 +28,8 @@ class BuildOptions:
     - `resize`: "bilinear" (images), "crop" (signals) or "none"; the first that fits when None
     - `flip`: whether training mirrors images; on for images when None
     - `sample_rate`: of the model's signals, in Hz
-    - `sites`: which convolutions can be trained: "center", "1x1" or "all"
+    - `sites`: which convolutions can be trained: "center", "1x1" or "all"; or "kernels": whole kernels,
+      for devices that can afford it
     - `trainable`: which of these are: "auto", "all" or "from:NODE"
     - `intensity_data`: a task of new classes to measure their knowledge intensity on
     - `memory_budget`: in bytes, bounds the predicted peak memory of learning: sites are left out until it holds

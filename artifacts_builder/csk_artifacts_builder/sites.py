@@ -14,8 +14,8 @@ from csk_sdk.contract.manifest import LeftOut, Site
 from csk_sdk.errors import ConfigError, ModelError
 from csk_sdk.formats.wording import plural
 
-CENTER, POINTWISE, ALL = "center", "1x1", "all"
-KINDS = (CENTER, POINTWISE, ALL)
+CENTER, POINTWISE, ALL, KERNELS = "center", "1x1", "all", "kernels"
+KINDS = (CENTER, POINTWISE, ALL, KERNELS)
 # Why a convolution is left out that its owner would expect to be trained.
 COMPUTED = "its kernel is computed from the image"
 SHARED = "its kernel is shared with {}"
@@ -47,11 +47,7 @@ class Geometry:
     @property
     def offset(self) -> tuple[int, ...]:
         """Where the center tap of the first output position reads: `dilation * (k // 2) - pad` (docs/method.md)."""
-        return self.tap_offset(self.center)
-
-    def tap_offset(self, tap: Sequence[int]) -> tuple[int, ...]:
-        """Where the kernel's tap at position `tap` reads for the first output position: `dilation * tap - pad`."""
-        return tuple(d * t - p for d, t, p in zip(self.dilation, tap, self.pads, strict=False))
+        return tuple(d * c - p for d, c, p in zip(self.dilation, self.center, self.pads, strict=False))
 
 
 def geometry(node: ir.Node) -> Geometry:
@@ -98,7 +94,8 @@ def geometry(node: ir.Node) -> Geometry:
 def find_sites(model: ir.Model, where: str, kinds: str = CENTER) -> list[Site]:
     """Every convolution that can be trained, in graph order.
 
-    `kinds` is "center" (odd kernels larger than 1), "1x1" (kernels that are all center) or "all" (both).
+    `kinds` is "center" (odd kernels larger than 1), "1x1" (kernels that are all center), "all" (both), or "kernels":
+    kernels larger than 1, every position of them and not the center alone.
     A kernel that two layers share is left out: a change for one would change the other.
     Raises ModelError where the model has no convolution, or none of these kinds; ConfigError for another kind.
     """
@@ -114,7 +111,11 @@ def find_sites(model: ir.Model, where: str, kinds: str = CENTER) -> list[Site]:
         raise ModelError(
             f"{where} has no convolution; csk-sdk trains the kernel centers of convolutional networks."
         )
-    sites = [_site(node, geometry(node)) for node in convolutions if _why_not(node, kinds) is None]
+    sites = [
+        _site(node, geometry(node), kinds == KERNELS)
+        for node in convolutions
+        if _why_not(node, kinds) is None
+    ]
     if not sites:
         raise ModelError(_no_site(where, convolutions, kinds))
     return sites
@@ -137,9 +138,10 @@ def _why_not(node: ir.Node, kinds: str) -> str | None:
         others = {str(user.name) for user, _ in weight.uses() if user is not node}
         return SHARED.format(", ".join(f"'{name}'" for name in sorted(others)) or "itself")
     kernel = [int(size) for size in list(weight.shape or ())[2:]]  # type: ignore[arg-type]
-    if any(size % 2 == 0 for size in kernel):
+    if kinds != KERNELS and any(size % 2 == 0 for size in kernel):
         return f"a kernel of {'x'.join(map(str, kernel))} has no center"
-    if kinds not in (ALL, _kind(kernel)):
+    wanted = CENTER if kinds == KERNELS else kinds
+    if wanted not in (ALL, _kind(kernel)):
         return f"not of --sites {kinds}"
     return None
 
@@ -159,13 +161,17 @@ def _no_site(where: str, convolutions: Sequence[ir.Node], kinds: str) -> str:
         return (
             f"{found} with a 1x1 kernel of its own. Train the centers of larger kernels with --sites center."
         )
+    if kinds == KERNELS:
+        return (
+            f"{found} with a kernel larger than 1 of its own. 1x1 convolutions are trained with --sites 1x1."
+        )
     return (
         f"{found} with an odd kernel larger than 1 (3x3, 5x5, ...), so there is no kernel center to train. "
         "1x1 convolutions are trained with --sites 1x1."
     )
 
 
-def _site(node: ir.Node, shape: Geometry) -> Site:
+def _site(node: ir.Node, shape: Geometry, whole: bool) -> Site:
     weight = node.inputs[1]
     assert weight is not None
     name = str(weight.name).removesuffix(".weight")
@@ -184,4 +190,5 @@ def _site(node: ir.Node, shape: Geometry) -> Site:
         indices=f"{name}.indices",
         gradient=f"{name}.gradient",
         moment=f"{name}.moment",
+        whole=whole,
     )

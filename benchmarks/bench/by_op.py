@@ -69,8 +69,8 @@ def _feeds(bundle: Bundle, case: Case, folder: Path) -> dict[str, Any]:
         manifest.head.weight: start["head/base/weight"], manifest.head.bias: start["head/base/bias"],
     }  # fmt: skip
     for site in manifest.sites:
-        count = channel_count(site.channels, CHANNEL_RATIO)
-        feeds[site.indices] = np.sort(rng.choice(site.channels, count, replace=False))
+        count = channel_count(site.columns, CHANNEL_RATIO)
+        feeds[site.indices] = np.sort(rng.choice(site.columns, count, replace=False))
         feeds[site.delta] = np.zeros((site.rows, count), np.float32)
     return feeds
 

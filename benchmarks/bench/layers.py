@@ -116,7 +116,7 @@ def _layer(node: ir.Node, after: frozenset[int], site: Site | None, channel_rati
         weights=prod(shape), biases=shape[0], inputs=_size(x), outputs=prod(out), positions=prod(out[2:]),
         reads=str(x.name), after=after, c_out=shape[0], group_channels=shape[1],
         groups=int(attribute(node, "group", 1)), stage=0,
-        channels=channel_count(site.channels, channel_ratio) if site else 0,
+        channels=channel_count(site.columns, channel_ratio) if site else 0,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ import csk_artifacts_builder
 import csk_sdk
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Learner, Task
-from csk_sdk.config import CENTERS, TrainingConfig
-from csk_sdk.contract.manifest import INT8
+from csk_sdk.config import HEADS, TrainingConfig
+from csk_sdk.contract.manifest import CENTERS, INT8, KERNELS, Manifest
 from csk_sdk.method.logistic import logistic_head
 from csk_sdk.runtime.peak_memory import peak_rss_bytes
 
@@ -60,7 +60,9 @@ PRODUCT = {
     ),
     "ours-heads": Row("csk-sdk, frozen backbone", settings={"train": "heads"}),
     "ours-centers": Row("csk-sdk, train = centers", settings={"train": "centers"}),
+    "ours-kernels": Row("csk-sdk, train = kernels", {"sites": KERNELS}, {"train": KERNELS}),
     "ours-auto": Row("csk-sdk, train = auto", settings={"train": "auto"}),
+    "ours-kernels-auto": Row("csk-sdk, kernels, train = auto", {"sites": KERNELS}, {"train": "auto"}),
     "ours-adapted": Row("csk-sdk, each corruption a domain", adapts=True),
     "ours-wide": Row("csk-sdk, wide features", {"features": "wide"}),
     "ours-wide-heads": Row(
@@ -93,6 +95,7 @@ def run(
         rows: Rows = {}
         _score(learner, tasks, rows)
         seconds, cpu_seconds, ahead, epochs_trained, gains = [], [], [], [], []
+        protected: Mapping[str, str] = {}
         transfers = not stream.domains and not is_cold
         untouched = [_probe(learner, task) for task in stream.tasks] if transfers else []
         for task in stream.tasks:
@@ -107,8 +110,12 @@ def run(
             seconds.append(round(report.seconds, 2))
             epochs_trained.append(report.epochs)
             gains.append(report.gain)
+            protected = report.protected
             _score(learner, tasks if task is stream.tasks[-1] else between, rows)
             print(f"{row.title}: {task.name}, {report.seconds:.0f} s", flush=True)
+        again = None
+        if is_cold and any(epochs_trained):
+            again = _measured_again(learner, tasks, model, cache, row)
         images = [len(task.test.labels) for task in (stream.base, *stream.tasks)]
         return {
             "protocol": protocol, "network": NETWORKS.get(model.stem, ""), "method": name, "title": row.title,
@@ -116,13 +123,40 @@ def run(
             "epochs": config.epochs, "batch": learner.bundle.manifest.batch_size, "rate": config.learning_rate,
             "settings": config.to_json(), "scenarios": measures(rows, images),
             "fwt": forward_transfer(ahead, untouched) if transfers else None,
-            "epochs_trained": epochs_trained, "gains": gains, "whole_seconds": round(time.monotonic() - begun),
+            "measured_again": again, "epochs_trained": epochs_trained, "gains": gains,
+            "whole_seconds": round(time.monotonic() - begun),
             "tasks": [task.name for task in stream.tasks],
             "seconds": seconds, "cpu_seconds": cpu_seconds, "preparing": 0.0,
-            "peak_rss_bytes": peak_rss_bytes(), "costs": None, "machine": machine(PACKAGES),
+            "peak_rss_bytes": peak_rss_bytes(), "costs": _costs(learner.bundle.manifest, protected),
+            "machine": machine(PACKAGES),
         }  # fmt: skip
     finally:
         shutil.rmtree(learner_state, ignore_errors=True)
+
+
+def _costs(manifest: Manifest, protected: Mapping[str, str]) -> dict[str, float] | None:
+    """As `costs.Costs`, of a bundle that trains whole kernels, counted on its graph; others' are the twin's in torch.
+
+    `protected` says by site how many of the selected directions are, as "r/k".
+    """
+    if not manifest.whole_kernels or not protected:
+        return None
+    batch, counted = manifest.batch_size, manifest.costs
+    kept = {site: [int(number) for number in protected[site.name].split("/")] for site in manifest.sites}
+    trained = sum(site.rows * k for site, (_, k) in kept.items())
+    projection = sum(4.0 * site.rows * k * min(r, k - r) for site, (r, k) in kept.items())
+    parts = {
+        "activation_bytes": batch * counted["kept_centers"],
+        "optimizer_bytes": 2 * 4 * trained,
+        "state_bytes": 4 * sum(site.groups * site.width**2 for site in manifest.sites),
+    }
+    return {
+        "flops": batch * counted["step_centers"] + projection,
+        "forward_flops": batch * counted["forward"],
+        "trained": trained,
+        **parts,
+        "step_bytes": sum(parts.values()),
+    }
 
 
 def bundle(model: Path, data: Path, cache: Path, build: Mapping[str, Any]) -> Path:
@@ -130,16 +164,50 @@ def bundle(model: Path, data: Path, cache: Path, build: Mapping[str, Any]) -> Pa
     kind = "-".join(str(value) for value in build.values()) or "default"
     out = cache / f"bundle-{model.stem}-{kind}-{_sources()[:12]}"
     if not out.exists():
-        facts = facts_of(model)
-        pictures = cache / f"base-data-{model.stem}"
-        _unpack(data / "cifar100-train.zip", facts["classes"], pictures)
-        normalize = facts["normalize"]
-        options = BuildOptions(
-            classes=facts["classes"], mean=normalize["mean"], std=normalize["std"], base_data=pictures,
-            **build,
-        )  # fmt: skip
-        build_artifacts(model, out, options)
+        _unpack(data / "cifar100-train.zip", facts_of(model)["classes"], _base_data(model, cache))
+        build_artifacts(model, out, _options(model, cache, build))
     return out
+
+
+def _base_data(model: Path, cache: Path) -> Path:
+    return cache / f"base-data-{model.stem}"
+
+
+def _options(model: Path, cache: Path, build: Mapping[str, Any]) -> BuildOptions:
+    facts = facts_of(model)
+    normalize = facts["normalize"]
+    return BuildOptions(
+        classes=facts["classes"], mean=normalize["mean"], std=normalize["std"],
+        base_data=_base_data(model, cache), **build,
+    )  # fmt: skip
+
+
+def _measured_again(
+    learner: Learner, tasks: Mapping[str, Task], model: Path, cache: Path, row: Row
+) -> dict[str, float]:
+    """What the network that a stream left would come to if all it knows were measured anew: the bound of carrying over.
+
+    It is exported, a bundle is built of it, and that learns the heads of the same tasks. In percent, of all classes
+    and the mean of the tasks'.
+    """
+    with tempfile.TemporaryDirectory(dir=cache, prefix="again-") as folder:
+        exported, built = Path(folder) / model.name, Path(folder) / "bundle"
+        learner.export(exported, BASE)
+        build = {name: value for name, value in row.build.items() if name != "sites"}
+        build_artifacts(exported, built, _options(model, cache, build))
+        config = replace(learner.config, train=HEADS)
+        other = Learner.open(built, Path(folder) / "state", config)
+        for name, task in tasks.items():
+            if name != BASE:
+                other.learn(task)
+        rows: Rows = {}
+        _score(other, dict(tasks), rows)
+    counts = [len(task.test) for task in tasks.values() if task.test is not None]
+    everything, apart = (rows[label][-1] for label in ("class, our head", "task, our head"))
+    return {
+        "all_classes": round(float(np.average(everything, weights=counts)), 3),
+        "acc": round(float(np.mean(apart)), 3),
+    }
 
 
 def _sources() -> str:

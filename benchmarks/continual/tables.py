@@ -12,7 +12,7 @@ TASK_OWN, CLASS_OWN = "task, own head", "class, own head"
 # The order of rows; whatever else there is comes last.
 ORDER = (
     "ours", "ours-int8", "ours-all-images", "ours-prefix", "ours-int8-prefix", "ours-all-channels",
-    "ours-no-projection", "ours-plain", "ours-heads", "ours-centers", "ours-auto",
+    "ours-no-projection", "ours-plain", "ours-heads", "ours-centers", "ours-kernels", "ours-auto", "ours-kernels-auto",
     "ours-wide", "ours-wide-heads", "ours-last", "ours-last-heads", "finetune", "finetune-layers",
     "finetune-gentle", "one-softmax", "last-stage", "last-stage-gentle", "head-only", "bias-only", "sparse-update",
     "ewc", "lwf", "gpm", "adam-nscl", "replay", "fecam", "fetril", "joint", "joint-layers", "joint-everything",
@@ -29,7 +29,7 @@ UNPROTECTED = (
     "sparse-update",
 )
 # Rows of the cold start: elsewhere, "ours" is the first.
-OF_COLD_START = ("ours-centers", "ours-auto")
+OF_COLD_START = ("ours-centers", "ours-kernels", "ours-auto", "ours-kernels-auto")
 # How the names of methods begin that are csk-sdk's own, written in torch: its parts, and what it might have been.
 ABLATIONS, TRIED = "csko-torch", "tried"
 # Counted on the same method in torch: the operations are the product's. int8 has as many of them as float32.

@@ -151,8 +151,8 @@ class _Check:
         head = self.manifest.head
         feeds = {head.weight: checkpoint["head/base/weight"], head.bias: checkpoint["head/base/bias"]}
         for site in self.manifest.sites:
-            count = channel_count(site.channels, self.manifest.channel_ratio)
-            feeds[site.indices] = np.sort(self._rng.choice(site.channels, count, replace=False))
+            count = channel_count(site.columns, self.manifest.channel_ratio)
+            feeds[site.indices] = np.sort(self._rng.choice(site.columns, count, replace=False))
             spread = 0.1 * spread_of(checkpoint[f"center/{site.name}"])
             feeds[site.delta] = (spread * self._rng.normal(size=(site.rows, count))).astype(np.float32)
         return feeds

@@ -15,7 +15,7 @@ from csk_sdk.errors import ConfigError
 
 PREFIX_CACHES = SETTINGS["prefix_cache"].choices
 # What a task trains; AUTO is decided on its own images.
-AUTO, HEADS, CENTERS = SETTINGS["train"].choices
+AUTO, HEADS = SETTINGS["train"].choices[:2]
 # What happens to a task that would cost older ones too much: learned by its heads alone, or not at all.
 HEADS_ONLY, REFUSE = SETTINGS["on_forgetting"].choices
 

@@ -43,7 +43,7 @@ def test_centers_are_as_counted_but_for_the_projection(built: tuple[Network, Man
     assert product <= manifest.costs["step_centers"] <= 1.09 * product
     loss = 2 * 4 * len(manifest.classes)  # its probabilities, and their logarithms
     assert one.kept + loss == manifest.costs["kept_centers"]
-    projection = sum(4 * s.rows * k * 0.8 * k for s in manifest.sites for k in [round(0.25 * s.channels)])
+    projection = sum(4 * s.rows * k * 0.8 * k for s in manifest.sites for k in [round(0.25 * s.columns)])
     assert 2 * one.flops - two.flops == pytest.approx(projection)
 
 

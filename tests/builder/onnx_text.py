@@ -77,6 +77,9 @@ def in_float64(proto: onnx.ModelProto) -> onnx.ModelProto:
                 _widen(attribute.t)
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == single:
                 attribute.i = double
+        if node.op_type == "ConstantOfShape" and not node.attribute:
+            # Zeros of float32, unless it says otherwise.
+            node.attribute.append(onnx.helper.make_attribute("value", numpy_helper.from_array(np.zeros(1))))
     return copy
 
 

@@ -91,7 +91,7 @@ def pictures(network: Network, count: int, seed: int = 0) -> NDArray[np.float32]
 
 
 class Witness:
-    """The source network itself in float64, its kernels changed at their centers."""
+    """The source network itself in float64, its kernels changed at their centers, or where they are whole, anywhere."""
 
     def __init__(self, network: Network, manifest: Manifest) -> None:
         self.network = network
@@ -101,21 +101,23 @@ class Witness:
         self._weights = {site.name: self._evaluator.rt_inits_[site.weight].copy() for site in manifest.sites}
 
     def change(self, deltas: Mapping[str, NDArray], indices: Mapping[str, NDArray]) -> None:
-        """Put center changes in; column `j` of a delta is input channel `indices[j]` (manifest.Site)."""
+        """Put changes in; column `j` of a delta is column `indices[j]` of the site (manifest.Site)."""
         self._evaluator.rt_inits_.update(self.changed(deltas, indices))
 
     def changed(self, deltas: Mapping[str, NDArray], indices: Mapping[str, NDArray]) -> dict[str, NDArray]:
-        """The source network's kernels with center changes, by name."""
+        """The source network's kernels with changes, by name."""
         kernels = {}
         for site in self.manifest.sites:
             scale = self.network.batch_norm_scale(site.weight)
             changed = self._weights[site.name].copy()
-            middle = tuple(size // 2 for size in site.shape[2:])
-            for column, channel in zip(deltas[site.name].T, indices[site.name], strict=True):
-                group, within = divmod(int(channel), site.shape[1])
+            size = site.shape[2:]
+            places = list(np.ndindex(*size)) if site.whole else [tuple(length // 2 for length in size)]
+            for column, index in zip(deltas[site.name].T, indices[site.name], strict=True):
+                channel, place = divmod(int(index), len(places))
+                group, within = divmod(channel, site.shape[1])
                 rows = slice(group * site.rows, (group + 1) * site.rows)
                 factor = scale[rows] if len(scale) > 1 else scale
-                changed[(rows, within, *middle)] += column / factor
+                changed[(rows, within, *places[place])] += column / factor
             kernels[site.weight] = changed
         return kernels
 

@@ -69,7 +69,7 @@ def test_a_model_without_such_a_site_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^--sites is '3x3'; it must be center, 1x1 or all\.$"):
+    with pytest.raises(ConfigError, match=r"^--sites is '3x3'; it must be center, 1x1, all or kernels\.$"):
         sites_of(networks.RESNET, "3x3", tmp_path)
 
 
@@ -100,7 +100,7 @@ def test_1x1_sites_are_learned_remembered_and_exported(
     after = learner.state.load().tensors
     change = after[f"center/{shortcut}"] - before[f"center/{shortcut}"]
     trained = np.any(change != 0, axis=0)
-    assert trained.sum() == round(0.25 * sites[shortcut].channels)
+    assert trained.sum() == round(0.25 * sites[shortcut].columns)
     grown = np.trace(after[f"moment/{shortcut}"][0]) - np.trace(before[f"moment/{shortcut}"][0])
     assert grown > 0
     learner.export(tmp_path / "out.onnx")

@@ -134,8 +134,8 @@ def pictures() -> NDArray[np.float32]:
 def feeds_of(bundle: Bundle, head: dict[str, NDArray]) -> dict[str, NDArray]:
     feeds = {"image": pictures(), **head}
     for site in bundle.manifest.sites:
-        feeds[site.delta] = np.zeros((site.rows, site.channels), np.float32)
-        feeds[site.indices] = np.arange(site.channels)
+        feeds[site.delta] = np.zeros((site.rows, site.columns), np.float32)
+        feeds[site.indices] = np.arange(site.columns)
     return feeds
 
 

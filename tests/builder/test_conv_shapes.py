@@ -59,8 +59,8 @@ def test_every_convolution_of_a_step_has_the_shapes_that_come(network: Network, 
         head.bias: np.zeros(network.classes, np.float32),
     }
     for site in sites:
-        feeds[site.indices] = np.arange(site.channels)
-        feeds[site.delta] = rng.normal(0, 0.1, (site.rows, site.channels)).astype(np.float32)
+        feeds[site.indices] = np.arange(site.columns)
+        feeds[site.delta] = rng.normal(0, 0.1, (site.rows, site.columns)).astype(np.float32)
     session = ort.InferenceSession(proto.SerializeToString())
     fed = {value.name: feeds[value.name] for value in session.get_inputs() if value.name in feeds}
     for name, array in zip(watched, session.run(watched, fed), strict=True):

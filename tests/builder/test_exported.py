@@ -60,7 +60,7 @@ def feeds_of(bundle: Bundle, x: NDArray[np.float32], every: bool) -> dict[str, N
     feeds = {"image": channels_first(x)}
     feeds |= {"head.weight": start["head/base/weight"], "head.bias": start["head/base/bias"]}
     for site in bundle.manifest.sites:
-        count = site.channels if every else 1
+        count = site.columns if every else 1
         feeds[site.delta], feeds[site.indices] = np.zeros((site.rows, count), np.float32), np.arange(count)
     return feeds
 

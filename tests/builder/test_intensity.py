@@ -362,7 +362,7 @@ def test_by_training_without_pictures_to_test_on_is_refused(tmp_path: Path) -> N
         ({"batch_size": 0}, "--batch-size is 0; it must be 1 or more."),
         ({"images": 8, "batch_size": 9}, "--images is 8, less than one batch of 9 images."),
         ({"train_steps": -1}, "--by-training is -1; it must be 0 or more."),
-        ({"model": BuildOptions(sites="3x3")}, "--sites is '3x3'; it must be center, 1x1 or all."),
+        ({"model": BuildOptions(sites="3x3")}, "--sites is '3x3'; it must be center, 1x1, all or kernels."),
         ({"model": BuildOptions(mean=(0.5,))}, "--mean has 1 number, but the model's input has 3 channels."),
     ],
 )

@@ -138,8 +138,8 @@ def pictures(row: Row) -> NDArray[np.float32]:
 def feeds_of(bundle: Bundle, row: Row, weight: NDArray, bias: NDArray) -> dict[str, NDArray]:
     feeds = {"image": pictures(row), "head.weight": weight, "head.bias": bias}
     for site in bundle.manifest.sites:
-        feeds[site.delta] = np.zeros((site.rows, site.channels), np.float32)
-        feeds[site.indices] = np.arange(site.channels)
+        feeds[site.delta] = np.zeros((site.rows, site.columns), np.float32)
+        feeds[site.indices] = np.arange(site.columns)
     return feeds
 
 

@@ -67,13 +67,13 @@ def measured_gradient(case: Case, name: str) -> NDArray[np.float64]:
     witness = Witness(case.network, case.manifest)
     (site,) = [site for site in case.manifest.sites if site.name == name]
     head = case.manifest.head
-    found = np.zeros((site.rows, site.channels))
+    found = np.zeros((site.rows, site.columns))
     for row, column in np.ndindex(found.shape):
         for sign in (1, -1):
-            delta = np.zeros((site.rows, site.channels))
+            delta = np.zeros((site.rows, site.columns))
             delta[row, column] = sign * STEP
-            deltas = {one.name: np.zeros((one.rows, one.channels)) for one in case.manifest.sites}
-            channels = {one.name: np.arange(one.channels) for one in case.manifest.sites}
+            deltas = {one.name: np.zeros((one.rows, one.columns)) for one in case.manifest.sites}
+            channels = {one.name: np.arange(one.columns) for one in case.manifest.sites}
             witness.change({**deltas, name: delta}, channels)
             for feeds in case.feeds[:2]:
                 loss = witness.loss(

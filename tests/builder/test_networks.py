@@ -98,8 +98,8 @@ def drawn_change(sites: tuple[Site, ...], every: bool) -> tuple[dict[str, NDArra
     rng = np.random.default_rng(5)
     indices, deltas = {}, {}
     for site in sites:
-        count = site.channels if every else max(1, site.channels // 2)
-        indices[site.name] = np.arange(count) if every else rng.permutation(site.channels)[:count]
+        count = site.columns if every else max(1, site.columns // 2)
+        indices[site.name] = np.arange(count) if every else rng.permutation(site.columns)[:count]
         deltas[site.name] = rng.normal(0, 0.2, (site.rows, count)).astype(np.float32)
     return deltas, indices
 

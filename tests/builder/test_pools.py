@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from onnx.backend.test.case import node as vectors
-from onnx.backend.test.case.node import averagepool, maxpool
 from onnx_text import initializer, model
 from pool_rows import ROWS, PoolRow, convolved, pooled
 
@@ -172,41 +171,36 @@ def test_a_window_without_a_pixel_is_refused(tmp_path: Path) -> None:
         prepare(tmp_path / "model.onnx")
 
 
-def _vectors() -> dict[str, tuple]:
-    """The ONNX project's own cases of pools in one and two dimensions."""
+def vectors() -> Iterator[tuple[str, onnx.ModelProto, NDArray, NDArray]]:
+    """The ONNX project's own cases of pools in one and two dimensions, which it computes when they are imported."""
+    from onnx.backend.test.case import node as cases
+    from onnx.backend.test.case.node import averagepool, maxpool
+
     assert averagepool
     assert maxpool  # imported: each module adds its cases to the list
-    found = {}
-    for case in vectors._NodeTestCases:
+    for case in cases._NodeTestCases:
         node = case.model.graph.node[0]
         if node.op_type not in ("AveragePool", "MaxPool") or len(node.output) > 1:
             continue
         (x, *_), (y, *_) = case.data_sets[0]
         if x.dtype == np.float32 and x.ndim in (3, 4):
-            found[case.name] = (case.model, x, y)
-    return found
+            yield case.name, case.model, x, y
 
 
-VECTORS = _vectors()
-
-
-@pytest.mark.parametrize("name", VECTORS)
-def test_vectors_of_the_onnx_project(name: str) -> None:
-    proto, x, y = VECTORS[name]
-    source = ir.from_proto(proto)
-    write_windows(source, name)
-    assert_one_reading(source)
-    if "ceil_mode" in str(proto) or "auto_pad" in str(proto):
-        assert [
-            dim.dim_value for dim in ir.to_proto(source).graph.output[0].type.tensor_type.shape.dim
-        ] == list(y.shape)
-    source.graph.opset_imports[""], source.ir_version = 17, 8
-    # Its numbers are written with four digits, and compared like this.
-    np.testing.assert_allclose(run(ir.to_proto(source), x, LEVELS[1]), y, rtol=1e-3, atol=1e-5)
-
-
-def test_there_are_vectors() -> None:
-    assert len(VECTORS) >= 20
+def test_vectors_of_the_onnx_project() -> None:
+    found = list(vectors())
+    assert len(found) >= 20
+    for name, proto, x, y in found:
+        source = ir.from_proto(proto)
+        write_windows(source, name)
+        assert_one_reading(source)
+        if "ceil_mode" in str(proto) or "auto_pad" in str(proto):
+            shape = ir.to_proto(source).graph.output[0].type.tensor_type.shape
+            assert [dim.dim_value for dim in shape.dim] == list(y.shape), name
+        source.graph.opset_imports[""], source.ir_version = 17, 8
+        # Its numbers are written with four digits, and compared like this.
+        got = run(ir.to_proto(source), x, LEVELS[1])
+        np.testing.assert_allclose(got, y, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 @st.composite

@@ -79,7 +79,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         head.bias: np.zeros(network.classes, np.float32),
     }
     for site in sites:
-        feeds[site.indices] = np.arange(site.channels)[::2]
+        feeds[site.indices] = np.arange(site.columns)[::2]
         shape = site.rows, len(feeds[site.indices])
         feeds[site.delta] = rng.normal(0, 0.1, shape).astype(np.float32)
     return Case(network, source.model, sites, head, cut, feeds)

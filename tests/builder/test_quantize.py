@@ -77,8 +77,8 @@ def make_case(network: Network, folder: Path) -> Case:
     rng = np.random.default_rng(0)
     fixed: Feeds = {head.weight: split.weight, head.bias: split.bias}
     for site in sites:
-        fixed[site.indices] = np.arange(site.channels)
-        fixed[site.delta] = np.zeros((site.rows, site.channels), np.float32)
+        fixed[site.indices] = np.arange(site.columns)
+        fixed[site.delta] = np.zeros((site.rows, site.columns), np.float32)
     feeds = [
         {
             "image": small_network.pictures(network, IMAGES, seed),

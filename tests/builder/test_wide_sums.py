@@ -78,8 +78,8 @@ def quantized(network: Network, folder: Path) -> tuple[bytes, dict[str, NDArray]
         head.bias: split.bias,
     }
     for site in sites:
-        feeds[site.indices] = np.arange(site.channels)
-        feeds[site.delta] = np.zeros((site.rows, site.channels), np.float32)
+        feeds[site.indices] = np.arange(site.columns)
+        feeds[site.delta] = np.zeros((site.rows, site.columns), np.float32)
     return ir.to_proto(model).SerializeToString(), feeds
 
 

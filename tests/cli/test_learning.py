@@ -56,7 +56,10 @@ def test_what_is_trained_is_said(run, workspace):
     assert "Epoch 1 of" not in done.out
     assert "Warning: training" not in done.err
     done = run("train", "--workspace", workspace, "--train", "never", "--no-evaluate")
-    assert (done.status, "train is 'never'; it must be auto, heads or centers" in done.err) == (2, True)
+    assert (done.status, "train is 'never'; it must be auto, heads, centers or kernels" in done.err) == (
+        2,
+        True,
+    )
 
 
 def test_few_pictures_get_heads_only_and_a_sentence(run, workspace):

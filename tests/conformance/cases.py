@@ -103,6 +103,8 @@ def drawn(folder: Path) -> Iterator[Draw]:
     yield partial(_task, folder, "plain", sgd, True, 500)
     yield partial(_task, folder, "mobile", {**adamw, "energy": 0.6}, False, 510)
     yield partial(_domain, 520)
+    yield partial(_step, folder, "kernels", 110)
+    yield partial(_steps, folder, "kernels", sgd, 420)
 
 
 def _guard(draw: Callable[[int], Any], attempt: int) -> Case:
@@ -322,8 +324,8 @@ def _point(world: World, rng: np.random.Generator) -> Tensors:
         ):
             found[name] = _float32(rng.uniform(low, low + 1.0, channels))
     for site in world.manifest.sites:
-        count = max(1, site.channels // 2)
-        found[f"selected/{site.name}"] = np.sort(rng.choice(site.channels, count, replace=False))
+        count = max(1, site.columns // 2)
+        found[f"selected/{site.name}"] = np.sort(rng.choice(site.columns, count, replace=False))
         found[f"delta/{site.name}"] = _float32(0.1 * rng.normal(size=(site.rows, count)))
     return found
 

@@ -76,18 +76,20 @@ class SourceNetwork:
         return padded, self._source[self._head.source_bias]
 
     def centers(self) -> dict[str, NDArray]:
-        """Centers with batch norm folded in: what a checkpoint's `center/SITE` holds."""
+        """Centers, or whole kernels, with batch norm folded in: what a checkpoint's `center/SITE` holds."""
         return {
-            site.name: self._source[site.weight][_center(site)] * self._scales[site.name][:, None]
+            site.name: self._source[site.weight][_trained(site)].reshape(site.shape[0], -1)
+            * self._scales[site.name][:, None]
             for site in self.sites
         }
 
     @contextmanager
     def at(self, centers: Arrays) -> Iterator[None]:
-        """With folded centers `(c_out, c_in / groups)` by site name put in."""
+        """With folded centers `(c_out, width)` by site name put in."""
         for site in self.sites:
             kernel = self._source[site.weight].copy()
-            kernel[_center(site)] = centers[site.name] / self._scales[site.name][:, None]
+            unfolded = centers[site.name] / self._scales[site.name][:, None]
+            kernel[_trained(site)] = unfolded.reshape(kernel[_trained(site)].shape)
             self._weights[site.weight] = kernel
         try:
             yield
@@ -101,11 +103,11 @@ class SourceNetwork:
         return np.concatenate([values[self._features], *means], axis=1)
 
     def moments(self, images: NDArray) -> dict[str, NDArray]:
-        """`K = sum x_c^T x_c` of every site: `(groups, c_in / groups, c_in / groups)`."""
+        """`K = sum x_c^T x_c` of every site, or of all that its kernel sees: `(groups, width, width)`."""
         values = self._values(images)
         found = {}
         for site in self.sites:
-            seen = _seen_by_center(site, values[self._inputs[site.name]])
+            seen = _seen(site, values[self._inputs[site.name]])
             blocks = np.split(seen, site.groups, axis=1)
             found[site.name] = np.stack([block.T @ block for block in blocks])
         return found
@@ -169,11 +171,11 @@ def _behind(nodes: list[onnx.NodeProto], conv: onnx.NodeProto) -> str:
 
 
 def changed(sites: tuple[Site, ...], centers: Arrays, deltas: Arrays, selected: Arrays) -> dict[str, NDArray]:
-    """Centers with deltas `(rows, k)` added on their channels, column by column (docs/bundle.md)."""
+    """Centers with deltas `(rows, k)` added on their columns, one by one (docs/bundle.md)."""
     result = {name: value.astype(np.float64) for name, value in centers.items()}
     for site in sites:
         for column, channel in zip(deltas[site.name].T, selected[site.name], strict=True):
-            group, within = divmod(int(channel), site.shape[1])
+            group, within = divmod(int(channel), centers[site.name].shape[1])
             result[site.name][group * site.rows : (group + 1) * site.rows, within] += column
     return result
 
@@ -257,7 +259,9 @@ def _reads(nodes: list[onnx.NodeProto], weight: str) -> str:
     return str(next(node.input[0] for node in nodes if weight in node.input))
 
 
-def _center(site: Site) -> tuple[slice | int, ...]:
+def _trained(site: Site) -> tuple[slice | int, ...]:
+    if site.whole:
+        return (slice(None),)
     return (slice(None), slice(None), *(size // 2 for size in site.shape[2:]))
 
 
@@ -270,14 +274,19 @@ def _batch_norm_scale(nodes: list[onnx.NodeProto], weights: Arrays, weight: str)
     return np.ones(len(weights[weight]))
 
 
-def _seen_by_center(site: Site, x: NDArray) -> NDArray:
-    """What the center tap of the kernel sees: `(n * h_out * w_out, c_in)`."""
+def _seen(site: Site, x: NDArray) -> NDArray:
+    """What the center tap of the kernel sees, or all taps, channel by channel: `(n * h_out * w_out, columns)`."""
     axes = len(site.stride)
     padded = np.pad(x, [(0, 0), (0, 0), *zip(site.pads[:axes], site.pads[axes:], strict=True)])
-    taken = tuple(
-        slice(dilation * (kernel // 2), dilation * (kernel // 2) + stride * (size - 1) + 1, stride)
-        for dilation, kernel, stride, size in zip(
-            site.dilation, site.shape[2:], site.stride, site.output_size, strict=True
+    size = site.shape[2:]
+    taps = list(np.ndindex(*size)) if site.whole else [tuple(kernel // 2 for kernel in size)]
+    seen = []
+    for tap in taps:
+        taken = tuple(
+            slice(dilation * at, dilation * at + stride * (count - 1) + 1, stride)
+            for dilation, at, stride, count in zip(
+                site.dilation, tap, site.stride, site.output_size, strict=True
+            )
         )
-    )
-    return np.moveaxis(padded[(slice(None), slice(None), *taken)], 1, -1).reshape(-1, x.shape[1])
+        seen.append(np.moveaxis(padded[(slice(None), slice(None), *taken)], 1, -1))
+    return np.stack(seen, axis=-1).reshape(-1, x.shape[1] * len(taps))

@@ -314,8 +314,8 @@ def _selected(
     settings: Settings, world: World, start: Any, batches: list[tuple[NDArray, NDArray]]
 ) -> Tensors:
     sites = world.source.sites
-    every = {site.name: np.arange(site.channels) for site in sites}
-    zero = {site.name: np.zeros((site.rows, site.channels)) for site in sites}
+    every = {site.name: np.arange(site.columns) for site in sites}
+    zero = {site.name: np.zeros((site.rows, site.columns)) for site in sites}
     at = Step(world.source, world.source.centers(), start, every, zero)
     gradients = [at.gradients(*batch) for batch in batches]
     return {

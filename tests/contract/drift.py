@@ -56,6 +56,8 @@ ALLOWED = {
 }
 CONSTANTS = re.compile(r"^(?:export )?const ([A-Z_0-9]+)\b[^=\n]*= [^;]*\d[^;]*;", re.MULTILINE)
 READS = re.compile(r'\b(?:number|integer)\(\s*"(\w+)",\s*"(\w+)"\s*\)')
+# GROUP.name; what it looks ahead at may be a group itself.
+MEMBERS = re.compile(r"\b([A-Z][A-Z_0-9]*)(?=\.(\w+))")
 
 
 def stale(root: Path = ROOT) -> list[str]:
@@ -66,15 +68,14 @@ def stale(root: Path = ROOT) -> list[str]:
 def unread(root: Path = ROOT) -> list[str]:
     """Thresholds that Python does not read in exactly one place, or TypeScript in exactly one module."""
     python = [read for text in _texts(root / PYTHON, "py") for read in READS.findall(text)]
-    javascript = _texts(root / TYPESCRIPT, "ts")
+    javascript = [set(MEMBERS.findall(text)) for text in _texts(root / TYPESCRIPT, "ts")]
     found = []
     for group, name in keys():
         if python.count((group, name)) != 1:
             found.append(f"Python reads {group}.{name} in {python.count((group, name))} places")
-        own = re.compile(rf"\b{group.upper()}\.{camel_of(name)}\b")
         if not THRESHOLDS[group].get("javascript", True):
             continue
-        modules = sum(own.search(text) is not None for text in javascript)
+        modules = sum((group.upper(), camel_of(name)) in members for members in javascript)
         if modules != 1:
             found.append(f"{modules} modules of TypeScript read {group}.{name}")
     return found

@@ -169,11 +169,12 @@ def misfits(manifest: Any) -> Iterator[Edit]:
     yield {"path": ["classes", 0], "value": manifest["classes"][1]}
     yield {"path": ["sites", 0, "node"], "value": ""}
     yield {"path": ["sites", 0, "weight"], "value": "x" * 4097}
+    yield {"path": ["sites", 0, "whole"], "value": True}
     for domains in ([], ["com.microsoft"], ["ai.onnx", "ai.onnx.ml"]):
         yield {"path": ["op_domains"], "value": domains}
     for backends in ([], ["ort-training"], ["ort-training", "portable"], ["tpu"]):
         yield {"path": ["backends"], "value": backends}
-    for version in (1, 0, 3, -1, 2.0, "2", None, True, 1 << 60):
+    for version in (1, 0, 3, 4, -1, 2.0, "2", None, True, 1 << 60):
         yield {"path": ["schema_version"], "value": version}
     for value in (1e300, -1e300, 1e-300, 1 << 70, -0.0):
         yield {"path": ["channel_ratio"], "value": value}

@@ -47,6 +47,11 @@ def steep(folder: Path, seed: int, trainable: str = "all") -> Path:
     return folder / "bundle"
 
 
+@pytest.fixture(scope="module")
+def steep_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return steep(tmp_path_factory.mktemp("steep"), 4)
+
+
 def failed(bundle: Path) -> list[str]:
     return [f"{result.name}: {result.detail}" for result in check_bundle(bundle) if not result.passed]
 
@@ -67,7 +72,9 @@ def test_rounding_of_stored_features_crosses_kinks(tmp_path: Path, seed: int) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("factor", [1.05, 0.9, -1.0, 0.0])
-def test_its_wrong_gradient_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+def test_its_wrong_gradient_is_found(
+    steep_bundle: Path, monkeypatch: pytest.MonkeyPatch, factor: float
+) -> None:
     step = check._Check._step
 
     def scaled(self: check._Check, batch: check.Feeds) -> check.Feeds:
@@ -75,7 +82,7 @@ def test_its_wrong_gradient_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return {name: value * factor if name == "w0.gradient" else value for name, value in outputs.items()}
 
     monkeypatch.setattr(check._Check, "_step", scaled)
-    assert [line for line in failed(steep(tmp_path, 4)) if "gradient of w0.delta" in line]
+    assert [line for line in failed(steep_bundle) if "gradient of w0.delta" in line]
 
 
 def stack(folder: Path, depth: int, weight: float) -> Path:
@@ -98,6 +105,11 @@ def stack(folder: Path, depth: int, weight: float) -> Path:
     return folder / "bundle"
 
 
+@pytest.fixture(scope="module")
+def stack_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stack(tmp_path_factory.mktemp("stack"), 6, 0.5)
+
+
 @pytest.mark.parametrize(("depth", "weight"), [(2, 0.02), (6, 0.5)], ids=["small", "features of 1e10"])
 def test_a_network_of_one_number_is_checked(tmp_path: Path, depth: int, weight: float) -> None:
     """Its own head tells nothing apart, and rounding against rounding was a relative error of 1e13."""
@@ -110,7 +122,7 @@ def test_a_network_of_one_number_is_checked(tmp_path: Path, depth: int, weight: 
 @pytest.mark.parametrize("factor", [1.06, 0.9, -1.0, 0.0])
 @pytest.mark.parametrize("name", ["w1.gradient", "head.weight.gradient"])
 def test_its_wrong_gradient_is_found_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, factor: float
+    stack_bundle: Path, monkeypatch: pytest.MonkeyPatch, name: str, factor: float
 ) -> None:
     step = check._Check._step
 
@@ -121,7 +133,7 @@ def test_its_wrong_gradient_is_found_too(
 
     monkeypatch.setattr(check._Check, "_step", scaled)
     parameter = name.replace("w1.gradient", "w1.delta").removesuffix(".gradient")
-    wrong = [line for line in failed(stack(tmp_path, 6, 0.5)) if line.startswith(f"gradient of {parameter}")]
+    wrong = [line for line in failed(stack_bundle) if line.startswith(f"gradient of {parameter}")]
     assert len(wrong) == 1
 
 

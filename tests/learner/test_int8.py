@@ -117,7 +117,7 @@ def test_gradients_of_a_new_task_point_where_the_exact_ones_do(
         head.bias: np.zeros(4, np.float32),
     }
     for site in exact.manifest.sites:
-        feeds[site.indices] = np.arange(0, site.channels, 4)
+        feeds[site.indices] = np.arange(0, site.columns, 4)
         shape = site.rows, len(feeds[site.indices])
         feeds[site.delta] = rng.normal(0, 0.01, shape).astype(np.float32)
     a, b = (bundle.graph(TRAINING_MODEL, bundle.checkpoint(), 1).run(feeds) for bundle in (exact, int8))
@@ -157,7 +157,7 @@ def features(bundle: Bundle, tensors: dict, x: np.ndarray, deltas: dict[str, np.
     for site in bundle.manifest.sites:
         if site.name in deltas:
             assert site.groups == 1
-            feeds[site.indices], feeds[site.delta] = np.arange(site.channels), deltas[site.name]
+            feeds[site.indices], feeds[site.delta] = np.arange(site.columns), deltas[site.name]
     head = bundle.manifest.head
     feeds[head.weight], feeds[head.bias] = np.zeros((1, head.features), np.float32), np.zeros(1, np.float32)
     return bundle.graph(EVAL_MODEL, tensors, 1).run({"image": x, **feeds}, ["features"])["features"]

@@ -34,6 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "half the channels": {"channel_ratio": 0.5, "energy": 0.95},
     "all channels": {"channel_ratio": 1.0, "energy": 0.8, "optimizer": "adamw", "weight_decay": 0.1},
     "one batch": {"batch_size": 500, "epochs": 2},
+    "whole kernels": {"train": "kernels", "learning_rate": 0.02},
 }
 
 
@@ -97,20 +98,23 @@ def learned(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     digits_bundle: Path,
+    kernels_bundle: Path,
     digits: Digits,
 ) -> History:
-    return history(digits_bundle, tmp_path_factory.mktemp("invariants"), digits, SETTINGS[request.param])
+    settings = SETTINGS[request.param]
+    bundle = kernels_bundle if settings.get("train") == "kernels" else digits_bundle
+    return history(bundle, tmp_path_factory.mktemp("invariants"), digits, settings)
 
 
 def delta_of(parent: Generation, child: Generation, site: Site) -> np.ndarray:
-    """dC over all channels, `(c_out, c_in)` float64."""
+    """dC over all columns, `(c_out, width)` float64."""
     before, after = (generation.tensors[f"center/{site.name}"] for generation in (parent, child))
     return after.astype(np.float64) - before.astype(np.float64)
 
 
 def changed_columns(parent: Generation, child: Generation, site: Site) -> list[int]:
     before, after = (generation.tensors[f"center/{site.name}"] for generation in (parent, child))
-    return [c for c in range(site.channels) if before[:, c].tobytes() != after[:, c].tobytes()]
+    return [c for c in range(site.columns) if before[:, c].tobytes() != after[:, c].tobytes()]
 
 
 def protected(parent: Generation, site: Site, selection: np.ndarray, energy: float) -> np.ndarray:
@@ -152,12 +156,25 @@ def seen_by(
 
 
 def moment_of(x: np.ndarray, site: Site) -> np.ndarray:
-    """K = sum of x_c^T x_c, with x_c sampled from the convolution's input as in the paper."""
+    """K = sum of x_c^T x_c, with x_c sampled from the convolution's input as in the paper; or of whole patches."""
+    if site.whole:
+        return patch_moment_of(x, site)
     begin = [d * (k // 2) - p for d, k, p in zip(site.dilation, site.shape[2:], site.pads[:2], strict=True)]
     end = [b + s * o for b, s, o in zip(begin, site.stride, site.output_size, strict=True)]
     sampled = x[:, :, begin[0] : end[0] : site.stride[0], begin[1] : end[1] : site.stride[1]]
     assert sampled.shape[2:] == tuple(site.output_size)
-    rows = sampled.transpose(0, 2, 3, 1).reshape(-1, site.channels).astype(np.float64)
+    rows = sampled.transpose(0, 2, 3, 1).reshape(-1, site.columns).astype(np.float64)
+    return rows.T @ rows
+
+
+def patch_moment_of(x: np.ndarray, site: Site) -> np.ndarray:
+    """K = sum of x_p^T x_p over all that the kernel sees, channel by channel; no dilation, one group."""
+    assert (site.groups, set(site.dilation)) == (1, {1})
+    padded = np.pad(x, [(0, 0), (0, 0), *zip(site.pads[:2], site.pads[2:], strict=True)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, site.shape[2:], axis=(2, 3))
+    seen = windows[:, :, :: site.stride[0], :: site.stride[1]]
+    assert seen.shape[2:4] == tuple(site.output_size)
+    rows = seen.transpose(0, 2, 3, 1, 4, 5).reshape(-1, site.columns).astype(np.float64)
     return rows.T @ rows
 
 
@@ -208,7 +225,7 @@ def test_as_many_channels_are_selected_as_the_ratio_says(learned: History) -> No
     ratio = learned.settings.get("channel_ratio", learned.learner.bundle.manifest.channel_ratio)
     for _, child, site in learned.steps:
         selection = learned.selections[child.number, site.name]
-        assert len(set(selection.tolist())) == len(selection) == round(ratio * site.channels)
+        assert len(set(selection.tolist())) == len(selection) == round(ratio * site.columns)
     # Chosen again for every task.
     if ratio < 1.0:
         names = [site.name for site in learned.learner.bundle.manifest.sites]
@@ -225,6 +242,8 @@ def test_an_export_differs_from_the_one_before_in_centers_and_head_only(learned:
         assert old.keys() == new.keys()
         assert any(not np.array_equal(old[name], new[name]) for name in weights)
         for name in old.keys() - {manifest.head.weight, manifest.head.bias}:
+            if name in weights and weights[name].whole:
+                continue
             if name in weights:
                 middle = tuple(size // 2 for size in weights[name].shape[2:])
                 outside = np.ones(old[name].shape[2:], bool)
@@ -237,7 +256,8 @@ def test_exported_centers_are_the_committed_ones(learned: History) -> None:
     for generation, model in zip(learned.generations, learned.exports, strict=True):
         stored = initializers(model)
         for site in learned.learner.bundle.manifest.sites:
-            center = stored[site.weight][:, :, site.shape[2] // 2, site.shape[3] // 2]
+            kernel = stored[site.weight]
+            center = kernel if site.whole else kernel[:, :, site.shape[2] // 2, site.shape[3] // 2]
             assert center.tobytes() == generation.tensors[f"center/{site.name}"].tobytes()
 
 

@@ -27,7 +27,7 @@ def step_of(bundle: Bundle, digits: Digits, micro: int | None, masked: bool = Fa
     order = rng.permutation(11)
     manifest = bundle.manifest
     selected = {
-        site.name: np.sort(rng.permutation(site.channels)[: site.channels // 2]) for site in manifest.sites
+        site.name: np.sort(rng.permutation(site.columns)[: site.columns // 2]) for site in manifest.sites
     }
     deltas = {
         site.name: rng.normal(0, 0.01, (site.rows, len(selected[site.name]))).astype(np.float32)

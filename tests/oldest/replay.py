@@ -40,7 +40,7 @@ def random_feeds(bundle: Bundle) -> dict[str, Any]:
         head.bias: rng.normal(size=classes).astype(np.float32),
     }
     for site in bundle.manifest.sites:
-        chosen = rng.permutation(site.channels)[: max(1, site.channels // 2)]
+        chosen = rng.permutation(site.columns)[: max(1, site.columns // 2)]
         feeds[site.indices] = np.sort(chosen)
         feeds[site.delta] = rng.normal(scale=0.1, size=(site.rows, len(chosen))).astype(np.float32)
     return feeds

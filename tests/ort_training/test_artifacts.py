@@ -260,7 +260,7 @@ def test_a_gradient_of_nothing_but_rounding_is_not_wrong(both: Path) -> None:
     theirs = {head.weight: ours["weight"], head.bias: ours["bias"]}
     for site, size, noise in zip(sites, (1.0, 1e-7), (1e-6, 1e-7), strict=True):
         center = size * rng.normal(size=(*site.shape[:2], 1, 1))
-        right[site.gradient] = gather(center, np.arange(site.channels), site.groups)
+        right[site.gradient] = gather(center, np.arange(site.columns), site.groups)
         theirs[site.center] = center + noise * rng.normal(size=center.shape)
     assert ort_check._differences(right, theirs, sites, head, 4) == {}
     theirs[sites[1].center] *= 100

@@ -107,7 +107,7 @@ def random_step(bundle: Bundle, backend: str, classes: int) -> StepResult:
     selected, deltas = {}, {}
     for site in manifest.sites:
         tensors[f"center/{site.name}"] = tensors[f"center/{site.name}"] + np.float32(0.01)
-        chosen = np.sort(rng.permutation(site.channels)[: max(1, site.channels // 2)])
+        chosen = np.sort(rng.permutation(site.columns)[: max(1, site.columns // 2)])
         selected[site.name] = chosen
         deltas[site.name] = rng.normal(scale=0.1, size=(site.rows, len(chosen))).astype(np.float32)
     step = open_step(backend, bundle, tensors, threads=1)

@@ -45,8 +45,8 @@ def inputs(rng: np.random.Generator, manifest: Manifest, classes: int, batch: in
         "bias": rng.normal(scale=0.1, size=classes).astype(np.float32),
     }
     for site in manifest.sites:
-        count = max(1, site.channels // 2)
-        found[f"selected/{site.name}"] = np.sort(rng.choice(site.channels, count, replace=False))
+        count = max(1, site.columns // 2)
+        found[f"selected/{site.name}"] = np.sort(rng.choice(site.columns, count, replace=False))
         found[f"delta/{site.name}"] = rng.normal(scale=0.1, size=(site.rows, count)).astype(np.float32)
     return found
 

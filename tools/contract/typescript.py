@@ -117,7 +117,7 @@ def sentences_module(sentences: Raw) -> str:
     lines = [f"/** {HOW.format('sentences.json')} */", "", "export const SENTENCES = {"]
     for name, text in sentences.items():
         if not name.startswith("$"):
-            named = re.sub(r"`(\w+)(?: = ([\w-]+))?`", _property, text)
+            named = re.sub(r"`(\w+)(?: = ([\w{}-]+))?`", _property, text)
             lines.append(f"  {camel(name)}: {_quoted(named)},")
     return "\n".join([*lines, "} as const;"]) + "\n"
 

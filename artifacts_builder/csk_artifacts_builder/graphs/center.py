@@ -55,7 +55,7 @@ def add_center_branch(
             seen = sample_center(emit, x, shape)
         with emit.behind(node):
             kernel = emit.op(
-                "Unsqueeze", dense_center(emit, site, delta, indices), emit.ints(*range(2, 2 + shape.rank))
+                "Unsqueeze", dense_change(emit, site, delta, indices), emit.ints(*range(2, 2 + shape.rank))
             )
             branch = emit.op("Conv", seen, kernel, kernel_shape=[1] * shape.rank, group=shape.groups)
             total = emit.op("Add", y, branch)
@@ -94,12 +94,7 @@ def _hand_on(y: ir.Value, total: ir.Value) -> None:
 
 def sample_center(emit: Emitter, x: ir.Value, shape: Geometry) -> ir.Value:
     """The center-sampled input x_c `(n, channels, *out)`: what the center tap of the kernel sees (docs/method.md)."""
-    return sample_tap(emit, x, shape, shape.center)
-
-
-def sample_tap(emit: Emitter, x: ir.Value, shape: Geometry, tap: Sequence[int]) -> ir.Value:
-    """What the kernel's tap at position `tap` sees of `x` `(n, channels, *in)`: `(n, channels, *out)`."""
-    offsets = shape.tap_offset(tap)
+    offsets = shape.offset
     reach = [o + s * (n - 1) + 1 for o, s, n in zip(offsets, shape.stride, shape.out_size, strict=True)]
     inside = all(offset >= 0 for offset in offsets) and all(
         r <= size for r, size in zip(reach, shape.in_size, strict=True)
@@ -119,16 +114,16 @@ def sample_tap(emit: Emitter, x: ir.Value, shape: Geometry, tap: Sequence[int]) 
     )
 
 
-def dense_center(emit: Emitter, site: Site, delta: ir.Value, indices: ir.Value) -> ir.Value:
-    """The change of all centers, `(c_out, c_in / groups)`, zero outside the selection."""
-    zeros = emit.op("ConstantOfShape", emit.ints(site.channels, site.rows))
+def dense_change(emit: Emitter, site: Site, delta: ir.Value, indices: ir.Value) -> ir.Value:
+    """The change of all that a site can learn, `(c_out, width)`, zero outside the selection."""
+    zeros = emit.op("ConstantOfShape", emit.ints(site.columns, site.rows))
     columns = emit.op("Transpose", delta, perm=[1, 0])
     by_channel = emit.op("ScatterND", zeros, emit.op("Unsqueeze", indices, emit.ints(1)), columns)
     if site.groups == 1:
         return emit.op("Transpose", by_channel, perm=[1, 0])
-    grouped = emit.op("Reshape", by_channel, emit.ints(site.groups, site.shape[1], site.rows))
+    grouped = emit.op("Reshape", by_channel, emit.ints(site.groups, site.width, site.rows))
     rows_first = emit.op("Transpose", grouped, perm=[0, 2, 1])
-    return emit.op("Reshape", rows_first, emit.ints(site.shape[0], site.shape[1]))
+    return emit.op("Reshape", rows_first, emit.ints(site.shape[0], site.width))
 
 
 def _through_center(
@@ -139,19 +134,19 @@ def _through_center(
         return _scaled(emit, emit.op("Gather", g, indices, axis=1), site, delta, indices)
     if site.groups > 1:
         spatial = emit.ints(*range(2, 2 + shape.rank))
-        kernel = emit.op("Unsqueeze", dense_center(emit, site, delta, indices), spatial)
+        kernel = emit.op("Unsqueeze", dense_change(emit, site, delta, indices), spatial)
         return emit.op("Conv", g, swap_channels(emit, kernel, shape), group=site.groups)
     # The selected channels, and one of zeros that stands for all others.
     padded = emit.op("Concat", delta, emit.constant(np.zeros((site.rows, 1)), np.float32, "zeros"), axis=1)
-    selected = emit.op("Gemm", padded, _channels_first(emit, g, site), transA=1)
+    selected = emit.op("Gemm", padded, channels_first(emit, g, site), transA=1)
     every = _spread(emit, selected, site, indices, axis=0)
-    apart = emit.op("Reshape", every, emit.ints(site.channels, -1, *site.output_size))
+    apart = emit.op("Reshape", every, emit.ints(site.columns, -1, *site.output_size))
     return emit.op("Transpose", apart, perm=[1, 0, *range(2, 2 + shape.rank)])
 
 
 def _is_depthwise(site: Site) -> bool:
     """One kernel for each channel."""
-    return site.groups > 1 and site.groups == site.channels == site.shape[0]
+    return site.groups > 1 and site.groups == site.columns == site.shape[0]
 
 
 def _scaled(emit: Emitter, picked: ir.Value, site: Site, delta: ir.Value, indices: ir.Value) -> ir.Value:
@@ -172,7 +167,7 @@ def _spread(emit: Emitter, selected: ir.Value, site: Site, indices: ir.Value, ax
     count = emit.op("Shape", indices)
     zero, one = (emit.constant(number, np.int64, "number") for number in (0, 1))
     numbers = emit.op("Range", zero, emit.op("Squeeze", count), one)
-    others = emit.constant([-1] * site.channels, np.int64, "others")
+    others = emit.constant([-1] * site.columns, np.int64, "others")
     return emit.op(
         "Gather", selected, emit.op("ScatterElements", others, indices, numbers, axis=0), axis=axis
     )
@@ -181,39 +176,17 @@ def _spread(emit: Emitter, selected: ir.Value, site: Site, indices: ir.Value, ax
 def _delta_gradient(emit: Emitter, g: ir.Value, seen: ir.Value, site: Site, indices: ir.Value) -> ir.Value:
     """dL/dC = dY^T x_c on the selected channels, `(c_out // groups, k)`; `seen` is x_c as the branch used it."""
     if site.groups == 1:
-        return emit.op("Gemm", _channels_first(emit, g, site), _channels_first(emit, seen, site), transB=1)
+        return emit.op("Gemm", channels_first(emit, g, site), channels_first(emit, seen, site), transB=1)
     if _is_depthwise(site):
         product = emit.op("Mul", emit.op("Gather", g, indices, axis=1), seen)
         by_channel = emit.op("ReduceSum", product, _all_but_channels(emit, site), keepdims=0)
         return emit.op("Unsqueeze", by_channel, emit.ints(0))
-    by_group = _grouped_gradient(emit, g, seen, site)
-    by_channel = emit.op("Reshape", by_group, emit.ints(site.channels, site.rows))
+    by_group = grouped_gradient(emit, g, seen, site)
+    by_channel = emit.op("Reshape", by_group, emit.ints(site.columns, site.rows))
     return emit.op("Transpose", emit.op("Gather", by_channel, indices, axis=0), perm=[1, 0])
 
 
-def kernel_gradient(emit: Emitter, node: ir.Node, site: Site, g: ir.Value) -> ir.Value:
-    """dL/dW of a site's whole kernel, `(c_out, c_in / groups, *kernel)`: every tap as the center, one by one.
-
-    g `(n, c_out, *out)` is the gradient at the convolution's output.
-    """
-    shape = geometry(node)
-    x = node.inputs[0]
-    assert x is not None
-    taps = []
-    for tap in np.ndindex(*shape.kernel):
-        seen = sample_tap(emit, x, shape, tap)
-        if site.groups == 1:
-            matrix = emit.op(
-                "Gemm", _channels_first(emit, g, site), _channels_first(emit, seen, site), transB=1
-            )
-        else:
-            rows_first = emit.op("Transpose", _grouped_gradient(emit, g, seen, site), perm=[0, 2, 1])
-            matrix = emit.op("Reshape", rows_first, emit.ints(site.shape[0], site.shape[1]))
-        taps.append(emit.op("Unsqueeze", matrix, emit.ints(2)))
-    return emit.op("Reshape", emit.op("Concat", *taps, axis=2), emit.ints(*site.shape))
-
-
-def _grouped_gradient(emit: Emitter, g: ir.Value, seen: ir.Value, site: Site) -> ir.Value:
+def grouped_gradient(emit: Emitter, g: ir.Value, seen: ir.Value, site: Site) -> ir.Value:
     """x_t^T dY of every group, summed over the batch, `(groups, c_in / groups, c_out / groups)`."""
     pixels = int(np.prod(site.output_size))
     dy = emit.op("Reshape", g, emit.ints(-1, site.groups, site.rows, pixels))
@@ -229,7 +202,7 @@ def second_moment(emit: Emitter, node: ir.Node, site: Site) -> ir.Value:
     assert x is not None
     seen = sample_center(emit, x, shape)
     if site.groups == 1:
-        rows = _channels_first(emit, seen, site)
+        rows = channels_first(emit, seen, site)
         return emit.op("Unsqueeze", emit.op("Gemm", rows, rows, transB=1), emit.ints(0))
     if site.shape[1] == 1:
         squares = emit.op("ReduceSum", emit.op("Mul", seen, seen), _all_but_channels(emit, site), keepdims=0)
@@ -245,7 +218,7 @@ def _all_but_channels(emit: Emitter, site: Site) -> ir.Value:
     return emit.ints(0, *range(2, 2 + len(site.output_size)))
 
 
-def _channels_first(emit: Emitter, value: ir.Value, site: Site) -> ir.Value:
+def channels_first(emit: Emitter, value: ir.Value, site: Site) -> ir.Value:
     """`(n, c, *out)` -> `(c, n * pixels)`"""
     rank = len(site.output_size)
     return emit.op("Flatten", emit.op("Transpose", value, perm=[1, 0, *range(2, 2 + rank)]), axis=1)

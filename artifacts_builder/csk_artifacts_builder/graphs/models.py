@@ -13,9 +13,10 @@ import onnx_ir.passes.common as passes
 from csk_artifacts_builder.emit import Emitter
 from csk_artifacts_builder.gradients import Segment, differentiate
 from csk_artifacts_builder.gradients.convolution import input_gradient
-from csk_artifacts_builder.graphs.center import add_center_branch, kernel_gradient, second_moment, site_node
+from csk_artifacts_builder.graphs.center import add_center_branch, second_moment, site_node
 from csk_artifacts_builder.graphs.head import SplitHead, split_head
 from csk_artifacts_builder.graphs.losses import LOSSES
+from csk_artifacts_builder.graphs.whole_kernel import add_to_kernel, kernel_gradient, patch_moment
 from csk_artifacts_builder.prepare.interface import Interface, restore_input
 from csk_artifacts_builder.prepare.layer_norm import center_layer_norms
 from csk_artifacts_builder.sites import geometry
@@ -82,10 +83,13 @@ def memory_model(prepared: ir.Model, sites: Sequence[Site], head: Head, where: s
     work = open_up(prepared, sites, where)
     work.emit.output(work.split.features, FEATURES, ["N", head.features])
     for site in sites:
-        moment = second_moment(work.emit, site_node(work.model, site), site)
-        width = site.shape[1]
-        work.emit.output(moment, site.moment, [site.groups, width, width])
+        moment = _moment(work.emit, site_node(work.model, site), site)
+        work.emit.output(moment, site.moment, [site.groups, site.width, site.width])
     return finish(work.model, "csk_memory")
+
+
+def _moment(emit: Emitter, node: ir.Node, site: Site) -> ir.Value:
+    return (patch_moment if site.whole else second_moment)(emit, node, site)
 
 
 def kernel_model(prepared: ir.Model, sites: Sequence[Site], head: Head, where: str) -> ir.Model:
@@ -190,7 +194,7 @@ def _end(emit: Emitter, scores: ir.Value, name: str, interface: Interface) -> No
 
 
 def open_up(prepared: ir.Model, sites: Sequence[Site], where: str) -> Working:
-    """A private copy of the prepared graph without its classifier, a center branch beside each site."""
+    """A private copy of the prepared graph without its classifier, every site open to its change."""
     model = prepared.clone()
     emit = Emitter(model.graph)
     split = split_head(model, where)
@@ -200,7 +204,8 @@ def open_up(prepared: ir.Model, sites: Sequence[Site], where: str) -> Working:
     for site in sites:
         delta = emit.input(site.delta, ir.DataType.FLOAT, [site.rows, f"{site.name}.k"])
         indices = emit.input(site.indices, ir.DataType.INT64, [f"{site.name}.k"])
-        segments.append(add_center_branch(emit, site_node(model, site), site, delta, indices))
+        add = add_to_kernel if site.whole else add_center_branch
+        segments.append(add(emit, site_node(model, site), site, delta, indices))
         deltas.append(delta)
     return Working(model, emit, split, segments, deltas)
 

@@ -51,8 +51,8 @@ def base_feeds(manifest: Manifest, split: Split, checkpoint: Mapping[str, NDArra
         manifest.head.bias: checkpoint["head/base/bias"],
     }
     for site in manifest.sites:
-        fixed[site.indices] = np.arange(site.channels)
-        fixed[site.delta] = np.zeros((site.rows, site.channels), np.float32)
+        fixed[site.indices] = np.arange(site.columns)
+        fixed[site.delta] = np.zeros((site.rows, site.columns), np.float32)
     for images, labels in base_batches(manifest, split):
         yield {"image": images, "label": labels, **fixed}
 

@@ -14,13 +14,19 @@ def write_conv_shapes(model: ir.Model) -> None:
     The number of images stays open, and what cannot be inferred is left out. The JavaScript runner needs the sizes
     (docs/javascript.md).
     """
+    unknown = [
+        value
+        for node in model.graph
+        if node.op_type == "Conv"
+        for value in node.inputs[:2]
+        if value is not None and value.shape is None
+    ]
+    if not unknown:
+        return
     inferred = {value.name: value for node in sized(model, {}).graph for value in node.outputs}
-    for node in model.graph:
-        if node.op_type != "Conv":
+    for value in unknown:
+        found = inferred.get(value.name)
+        if found is None or found.shape is None:
             continue
-        for value in node.inputs[:2]:
-            if value is None or value.shape is not None or value.name not in inferred:
-                continue
-            found = inferred[value.name]
-            if found.shape is not None and all(isinstance(size, int) for size in found.shape[1:]):
-                value.shape, value.type = ir.Shape(found.shape), found.type
+        if all(isinstance(size, int) for size in found.shape[1:]):
+            value.shape, value.type = ir.Shape(found.shape), found.type

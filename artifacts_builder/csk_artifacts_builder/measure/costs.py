@@ -20,7 +20,7 @@ and as many classes as the base has. It keeps what its backward nodes read of it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -32,6 +32,7 @@ from csk_sdk.method.selection import channel_count
 
 # A batch no layer's size is likely to equal, so that a dimension can be told to be the batch.
 _BATCH = 7919
+_LOGITS = "logits"
 _PRODUCTS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _ACTIVATIONS = {
     *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish"),
@@ -39,6 +40,8 @@ _ACTIVATIONS = {
 }
 # Ops that hand on the same elements: what they read is what is kept.
 _MOVES = {"Transpose", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"}
+# And these in the backward pass, which reads a part of what is kept: where a whole kernel's positions look.
+_PARTS = {"Pad", "Slice"}
 _FLOAT_BYTES = 4
 
 
@@ -46,7 +49,7 @@ def measure_costs(
     prepared: ir.Model, training: ir.Model | None, sites: Sequence[Site], classes: int, channel_ratio: float
 ) -> dict[str, int]:
     """The table above; empty where a size is not known before run time, and without `*_centers` for no graph."""
-    sizes = {f"{site.name}.k": channel_count(site.channels, channel_ratio) for site in sites}
+    sizes = {f"{site.name}.k": channel_count(site.columns, channel_ratio) for site in sites}
     sizes.update(N=_BATCH, classes=classes)
     try:
         return {
@@ -112,28 +115,47 @@ def _centers(model: ir.Model) -> dict[str, int]:
     backward: set[ir.Value] = {label}
     step = 0
     kept: set[ir.Value] = set()
+    forward = _made_of(next(value for value in model.graph.outputs if value.name == _LOGITS))
     for node in model.graph:
         if node.op_type in _PRODUCTS:
             step += _flops(node)
         if any(value in backward for value in node.inputs):
-            kept.update(_saved(node.inputs, backward))
+            kept.update(_saved(node.inputs, backward, forward))
             backward.update(node.outputs)
     return {"step_centers": step, "kept_centers": sum(_per_image(value) * _bytes(value) for value in kept)}
 
 
-def _saved(inputs: Sequence[ir.Value | None], backward: set[ir.Value]) -> Iterator[ir.Value]:
+def _made_of(value: ir.Value) -> set[ir.Node]:
+    """The nodes that compute a value."""
+    found: set[ir.Node] = set()
+    waiting = [value.producer()]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            waiting += [x.producer() for x in node.inputs if x is not None]
+    return found
+
+
+def _saved(
+    inputs: Sequence[ir.Value | None], backward: set[ir.Value], forward: set[ir.Node]
+) -> Iterator[ir.Value]:
     """The forward activations among a backward node's inputs."""
     for value in inputs:
         if value is None or value in backward:
             continue
-        source = _source(value)
+        source = _source(value, forward)
         if source.shape is not None and len(source.shape) and source.shape[0] == _BATCH:
             yield source
 
 
-def _source(value: ir.Value) -> ir.Value:
+def _source(value: ir.Value, forward: Collection[ir.Node] | None = None) -> ir.Value:
+    """What is kept where `value` is read; `forward` are the nodes of the forward pass, all when None."""
     producer = value.producer()
-    while producer is not None and producer.inputs[0] is not None and _hands_on(producer):
+    while producer is not None and producer.inputs[0] is not None:
+        again = forward is not None and producer not in forward and producer.op_type in _PARTS
+        if not again and not _hands_on(producer):
+            break
         value = producer.inputs[0]
         producer = value.producer()
     return value

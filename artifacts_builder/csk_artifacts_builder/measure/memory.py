@@ -9,20 +9,22 @@ and trains it at the bundle's batch size. Warming up runs one step with all chan
     weights      all weights as the runtime packs them, and the kernels of input gradients, which it makes itself
     opening      copies that exist only while it does so; in int8, of one kernel at a time
     learning     centers' changes, gradients and the optimizer's state
+    moments      of what sites see, while a task's are summed: these sums, the graph's, and those of two generations
     batch        images as float32, and once more while they are made
     activations  what is alive at the step's fullest moment
     head         matrices of features by features, while a task's head is fitted
 
-Opening needs runtime to opening; a step needs all but kernels, opening and head; fitting the head needs runtime
-and head, for no graph is open then. The largest is the peak. The checkpoint, or a generation, is not in it: its tensors
-stay in their file, and are read one by one where they are needed. What is alive is found by
-walking the graph in the file's order, which is that of execution (docs/decisions/0003): a tensor lives from the node
-that makes it to the last that reads it, elementwise ops work in place, and reshapes copy nothing.
+Opening needs runtime to opening; a step needs all but kernels, opening, moments and head; summing needs runtime,
+weights, batch and moments; fitting the head needs runtime and head, for no graph is open then. The largest is the peak.
+The checkpoint, or a generation, is not in it: its tensors stay in their file, and are read one by one where they are
+needed. What is alive is found by walking the graph in the file's order, which is that of execution
+(docs/decisions/0003): a tensor lives from the node that makes it to the last that reads it, elementwise ops work in
+place, and reshapes copy nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -40,6 +42,8 @@ _FLOAT_BYTES = 4
 _PER_CENTER = 4
 # Fitting a head inverts a matrix (csk_sdk.method.logistic): it, LAPACK's copy of it, the unit matrix, and the inverse.
 _PER_PAIR_OF_FEATURES = 4 * 8
+# A sum in float64; in float32 what a batch adds, its copy, and what the next generation and the one before have.
+_PER_MOMENT = 8 + 4 * 4
 
 _VIEWS = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"}
 _IN_PLACE = {
@@ -67,7 +71,7 @@ def predict_memory(
         packed, folded, largest = _packed(model, _constants(model))
     except _UnknownSizeError:
         return {}
-    centers = sum(site.rows * site.channels for site in sites) * _FLOAT_BYTES
+    centers = sum(site.rows * site.columns for site in sites) * _FLOAT_BYTES
     sizes = [int(np.prod(site.shape)) * _FLOAT_BYTES for site in sites]
     kernels = 0 if int8 else sum(sizes)
     parts = {
@@ -76,6 +80,7 @@ def predict_memory(
         "weights": packed,
         "opening": 2 * max(sizes, default=0) if int8 else kernels + folded + 2 * largest,
         "learning": _PER_CENTER * centers,
+        "moments": _PER_MOMENT * sum(site.groups * site.width**2 for site in sites),
         "batch": 2 * _bytes(model.graph.inputs[0]),
         "activations": activations,
         "head": _PER_PAIR_OF_FEATURES * (features + 1) ** 2,
@@ -84,19 +89,24 @@ def predict_memory(
     opening = sum(parts[name] for name in ("kernels", "opening"))
     step = sum(parts[name] for name in ("learning", "activations"))
     fitting = sum(parts[name] for name in ("runtime", "head"))
-    return {**parts, PEAK: max(fitting, always + max(opening, step))}
+    return {**parts, PEAK: max(fitting, always + max(opening, step, parts["moments"]))}
 
 
-def step_memory(training: ir.Model, sites: Sequence[Site], classes: int, batch: int) -> dict[str, int]:
+def step_memory(
+    training: ir.Model, sites: Sequence[Site], classes: int, batch: int, predicted: Mapping[str, int]
+) -> dict[str, int]:
     """Bytes of a step's activations for "one" input, and for "each" further one; empty where they are not known.
 
-    "each" is measured between one input and a batch of `batch`, so that nothing in between is underrated.
+    "each" is measured between one input and a batch of `batch`, so that nothing in between is underrated. `predicted`
+    is what `predict_memory` says of that batch.
     """
     more = max(2, batch)
     try:
-        one, all_ = (
-            _activations(_sized_step(training, sites, classes, count), classes) for count in (1, more)
-        )
+        one = _activations(_sized_step(training, sites, classes, 1), classes)
+        if predicted and more == batch:
+            all_ = predicted["activations"]
+        else:
+            all_ = _activations(_sized_step(training, sites, classes, more), classes)
     except _UnknownSizeError:
         return {}
     return {"one": one, "each": max(0, -(-(all_ - one) // (more - 1)))}
@@ -104,7 +114,7 @@ def step_memory(training: ir.Model, sites: Sequence[Site], classes: int, batch: 
 
 def _sized_step(training: ir.Model, sites: Sequence[Site], classes: int, batch: int) -> ir.Model:
     """The training graph at one batch size, with all channels, as warming up runs it."""
-    sizes = {f"{site.name}.k": site.channels for site in sites}
+    sizes = {f"{site.name}.k": site.columns for site in sites}
     return sized(training, {**sizes, "N": batch, "classes": classes, "mask": 1})
 
 

@@ -88,7 +88,7 @@ def _differences(
     pairs = {
         site.name: (
             ours[site.gradient],
-            gather(theirs[site.center], np.arange(site.channels), site.groups),
+            gather(theirs[site.center], np.arange(site.columns), site.groups),
         )
         for site in sites
     }
@@ -141,8 +141,8 @@ def _portable(
         head.bias: split.bias,
     }
     for site in sites:
-        feeds[site.indices] = np.arange(site.channels)
-        feeds[site.delta] = np.zeros((site.rows, site.channels), np.float32)
+        feeds[site.indices] = np.arange(site.columns)
+        feeds[site.delta] = np.zeros((site.rows, site.columns), np.float32)
     wanted = [head.weight_gradient, head.bias_gradient, *(site.gradient for site in sites)]
     return dict(zip(wanted, session.run(wanted, feeds), strict=True))
 

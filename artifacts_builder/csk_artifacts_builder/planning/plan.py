@@ -47,7 +47,7 @@ from csk_artifacts_builder.planning.reaching import sites_behind
 from csk_artifacts_builder.planning.site_budget import Budget
 from csk_artifacts_builder.prepare.model import SourceModel, prepare
 from csk_artifacts_builder.sites import find_sites, left_out
-from csk_sdk.bundle.folder import center_of
+from csk_sdk.bundle.folder import center_of, centers_of
 from csk_sdk.contract.manifest import (
     CROSS_ENTROPY,
     DOMAIN_MODEL,
@@ -262,10 +262,8 @@ def _memory(models: Mapping[str, ir.Model], chosen: Manifest) -> dict[str, Any]:
         return {}
     training, sites, classes = models[TRAINING_MODEL], chosen.sites, len(chosen.classes)
     batch, features, int8 = chosen.batch_size, chosen.head.features, chosen.precision == INT8
-    return {
-        "memory": predict_memory(training, sites, features, classes, batch, int8),
-        "step_memory": step_memory(training, sites, classes, batch),
-    }
+    memory = predict_memory(training, sites, features, classes, batch, int8)
+    return {"memory": memory, "step_memory": step_memory(training, sites, classes, batch, memory)}
 
 
 def _base_split(options: BuildOptions, manifest: Manifest) -> Split:
@@ -284,8 +282,10 @@ def _measure_centers(
     data = NewTask(task.train, preprocessing_of(manifest), len(task.classes))
     with open_kernel_graph(source.model, sites, manifest.head, source.path.name) as graph:
         values = measure_intensity(graph, data).values
+    # Of a whole kernel, over all positions.
     return {
-        site.name: float(values[site.name][tuple(size // 2 for size in site.shape[2:])]) for site in sites
+        site.name: float(values[site.name].mean() if site.whole else values[site.name][center_of(site)[2:]])
+        for site in sites
     }
 
 
@@ -380,7 +380,7 @@ def _empty_checkpoint(source: SourceModel, head: SplitHead, sites: Sequence[Site
     weights = large_weights(source.model, sites)
     checkpoint: dict[str, NDArray[Any]] = {"head/base/weight": head.weight, "head/base/bias": head.bias}
     for site in sites:
-        checkpoint[f"center/{site.name}"] = np.ascontiguousarray(weights[site.weight][center_of(site)])
-        checkpoint[f"moment/{site.name}"] = np.zeros((site.groups, site.shape[1], site.shape[1]), np.float32)
+        checkpoint[f"center/{site.name}"] = centers_of(weights[site.weight], site)
+        checkpoint[f"moment/{site.name}"] = np.zeros((site.groups, site.width, site.width), np.float32)
     checkpoint.update(ClassStatistics.empty(head.weight.shape[1]).tensors())
     return checkpoint

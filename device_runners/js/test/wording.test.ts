@@ -31,11 +31,12 @@ test.each([
 
 test('nor has it where it is said', () => {
   const gain = { images: 1, heads: 0.5, centers: 0.5, likelihood: TINY, sure: -1, lost: 0, done: 0.2 };
-  const said = gainNote(gain, 5, 1);
+  const said = gainNote(gain, 5, 1, 'kernels');
+  expect(said).toContain("train: 'kernels' trains all the same");
   expect(said).toContain('right of 1 image held out');
   expect(said).toContain('gain 0.0000 nats');
-  expect(headsNotes('few-shot', 2, ['a', 'b'])[0]).toMatch(/^1 image a class: /);
-  expect(headsNotes('few-shot', 5, ['a', 'b'])[0]).toMatch(/^2\.5 images a class: /);
+  expect(headsNotes('few-shot', 2, ['a', 'b'], 'centers')[0]).toMatch(/^1 image a class: /);
+  expect(headsNotes('few-shot', 5, ['a', 'b'], 'centers')[0]).toMatch(/^2\.5 images a class: /);
   const nothing = { expected: new Map(), twins: new Map(), rivals: new Map(), alike: [] };
   expect(Object.is(expectedOf({ ...nothing, lost: 1e-9 }).lost, 0)).toBe(true);
 });

@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,11 @@ def main(out: Path) -> None:
     """Write `bundle/`, `state/` (the first task, learned here), `digits.*`, `resized.*` and `guards.*` into `out`.
 
     `signed/` has the bundle's manifest with counters and signatures of a key. `fragile/bundle/` has a network that
-    computes NaN for white images, and `quantised/` a bundle of a quantised model, a state of it, and what Python
-    exports in int8. `upgraded/`: a bundle and a state that was carried over to it,
-    of which some sites are frozen, with what is predicted of the test images. `upgrades/`: what is to be carried over
-    to other bundles, and what Python made of it. `fleet/` and `domains/`: fleet_fixtures.py and domains.py say what.
+    computes NaN for white images, `kernels/` a bundle that trains whole kernels and a state, and `quantised/` a bundle
+    of a quantised model, a state of it, and what Python exports in int8. `upgraded/`: a bundle and a state that was
+    carried over to it, of which some sites are frozen, with what is predicted of the test images. `upgrades/`: what is
+    to be carried over to other bundles, and what Python made of it. `fleet/` and `domains/`: fleet_fixtures.py and
+    domains.py say what.
     """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -57,6 +59,7 @@ def main(out: Path) -> None:
         first = next(iter(digits.TASKS))
         Learner.open(out / "bundle", out / "state", SETTINGS).learn(Task.from_folder(tasks / first))
         write_quantised(out / "quantised", data, base, tasks / first)
+        write_kernels(out / "kernels", base, tasks / first)
         learner = Learner.open(out / "bundle", Path(folder) / "state", SETTINGS)
         for name in digits.TASKS:
             learner.learn(Task.from_folder(tasks / name))
@@ -112,6 +115,13 @@ def write_signed(bundle: Path, out: Path) -> None:
     shutil.copytree(out / "5", whole, dirs_exist_ok=True)
     Learner.open(whole, out / "state", trust=out / "trust.pem")
     shutil.rmtree(whole)
+
+
+def write_kernels(out: Path, base: Path, task: Path) -> None:
+    """`bundle/`, of which whole kernels are trained, and `state/` with one task that did."""
+    digits.build_bundle(out / "bundle", base_data=base, sites="kernels")
+    learner = Learner.open(out / "bundle", out / "state", replace(SETTINGS, epochs=2, train="kernels"))
+    learner.learn(Task.from_folder(task))
 
 
 def write_quantised(out: Path, data: digits.Digits, base: Path, task: Path) -> None:

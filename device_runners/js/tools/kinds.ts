@@ -1,7 +1,7 @@
 /** The kinds of conformance cases (docs/conformance.md), each computed as a device computes it. */
 
 import { Bundle } from '../src/bundle/bundle.js';
-import { EVAL_MODEL, MEMORY_MODEL, rowsOf, TRAINING_MODEL } from '../src/bundle/manifest.js';
+import { EVAL_MODEL, MEMORY_MODEL, rowsOf, TRAINING_MODEL, widthOf } from '../src/bundle/manifest.js';
 import { type TrainingConfig, trainingConfig } from '../src/config.js';
 import { UNRECORDED } from '../src/contract/recordSchema.js';
 import { moved } from '../src/data/augment.js';
@@ -240,8 +240,9 @@ async function step(given: Given): Promise<Results> {
     sites.map((site) => site.moment),
   );
   await memory.close();
-  for (const { name, moment, groups, shape } of sites) {
-    found.set(`moment/${name}`, result([groups, shape[1]!, shape[1]!], moments[moment]!));
+  for (const site of sites) {
+    const width = widthOf(site);
+    found.set(`moment/${site.name}`, result([site.groups, width, width], moments[site.moment]!));
   }
   return found;
 }

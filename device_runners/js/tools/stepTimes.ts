@@ -1,6 +1,7 @@
 /** How long a training step takes, and how much of it is outside ONNX Runtime. */
 
 import { Bundle } from '../src/bundle/bundle.js';
+import { widthOf } from '../src/bundle/manifest.js';
 import type { BundleSource } from '../src/bundle/source.js';
 import { trainingConfig } from '../src/config.js';
 import { inRightPrecision } from '../src/device/int8Sums.js';
@@ -68,8 +69,9 @@ export class TimedSteps {
 function withOldKnowledge(bundle: Bundle): Tensors {
   const tensors = new Map(bundle.checkpoint);
   const random = new Random(0);
-  for (const { name, groups, shape } of bundle.manifest.sites) {
-    const size = shape[1]!;
+  for (const site of bundle.manifest.sites) {
+    const { name, groups } = site;
+    const size = widthOf(site);
     const moment = float32([groups, size, size]);
     for (let group = 0; group < groups; group++) {
       const root = Float64Array.from({ length: size * size }, () => normal(random));

@@ -100,8 +100,8 @@ def check_checkpoint(manifest: Manifest, tensors: Mapping[str, Any], where: Path
     }
     wanted |= _wanted_statistics(tensors, features) | _wanted_familiarity(tensors)
     for site in manifest.sites:
-        wanted[f"center/{site.name}"] = tuple(site.shape[:2])
-        wanted[f"moment/{site.name}"] = (site.groups, site.shape[1], site.shape[1])
+        wanted[f"center/{site.name}"] = (site.shape[0], site.width)
+        wanted[f"moment/{site.name}"] = (site.groups, site.width, site.width)
     _check_tensors(wanted, tensors, where)
 
 

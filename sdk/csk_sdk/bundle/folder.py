@@ -151,7 +151,7 @@ class Bundle:
         sites = {site.weight: site for site in self.manifest.sites}
         kernels = self.weights(sites if names is None else names)
         for name, kernel in kernels.items():
-            kernel[center_of(sites[name])] = tensors[f"center/{sites[name].name}"]
+            put_centers(kernel, sites[name], tensors[f"center/{sites[name].name}"])
         return kernels
 
     def domain_channels(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -271,3 +271,16 @@ class Bundle:
 def center_of(site: Site) -> tuple[slice | int, ...]:
     """The index of the centers in a site's weight: `W[:, :, kh // 2, kw // 2]`."""
     return (slice(None), slice(None), *(size // 2 for size in site.shape[2:]))
+
+
+def centers_of(kernel: NDArray[Any], site: Site) -> NDArray[Any]:
+    """What of a site's kernel is trainable, `(c_out, width)`: a copy."""
+    return np.array(kernel if site.whole else kernel[center_of(site)]).reshape(site.shape[0], site.width)
+
+
+def put_centers(kernel: NDArray[Any], site: Site, centers: NDArray[Any]) -> None:
+    """Write what is trainable, `(c_out, width)`, into a site's kernel, in place."""
+    if site.whole:
+        kernel[...] = centers.reshape(site.shape)
+    else:
+        kernel[center_of(site)] = centers

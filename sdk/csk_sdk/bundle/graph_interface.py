@@ -74,9 +74,7 @@ def interface(manifest: Manifest, name: str) -> tuple[Ends, Ends] | None:
         inputs[site.delta] = Wanted((FLOAT,), (site.rows, _FREE))
         inputs[site.indices] = Wanted((INT64,), (_FREE,))
     if plain in (MEMORY_MODEL, MEMORY_SUFFIX):
-        moments = {
-            site.moment: Wanted((FLOAT,), (site.groups, site.shape[1], site.shape[1])) for site in sites
-        }
+        moments = {site.moment: Wanted((FLOAT,), (site.groups, site.width, site.width)) for site in sites}
         return inputs, {"features": Wanted((FLOAT,), features), **moments}
     head = manifest.head
     inputs |= {head.weight: Wanted((FLOAT,), features), head.bias: Wanted((FLOAT,), (_FREE,))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -54,8 +55,9 @@ def _made(command: str) -> Any:
     return getattr(module, f"{name}_" if name == "try" else name)
 
 
+@cache
 def command_of(name: str) -> Any:
-    """A command, or a group of them, as typer runs it."""
+    """A command, or a group of them, as typer runs it; made once in a process that runs several."""
     made = _made(name)
     if isinstance(made, typer.Typer):
         return typer.main.get_command(made)

@@ -12,7 +12,7 @@ from csk_sdk.cli.class_file import numbers
 from csk_sdk.cli.options import HERE, AsJson, StateDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.predictions import counted
 from csk_sdk.cli.rendering import Screen, by, facts, large, percent, size, table
-from csk_sdk.contract.manifest import CROSS_ENTROPY, EXACT, Manifest
+from csk_sdk.contract.manifest import CENTERS, CROSS_ENTROPY, EXACT, Manifest
 from csk_sdk.formats.wording import plural
 from csk_sdk.network.inspection import Inspection, SiteSummary, StepCost, inspection_of
 from csk_sdk.objectives import objective_of
@@ -136,7 +136,8 @@ def _arithmetic(manifest: Manifest) -> str:
         return "fp32"
     kept = len(manifest.in_float)
     convolutions = f"{kept} convolutions" if kept > 1 else "1 convolution"
-    return f"int8, centers and {convolutions} in fp32" if kept else "int8, centers in fp32"
+    what = manifest.trained
+    return f"int8, {what} and {convolutions} in fp32" if kept else f"int8, {what} in fp32"
 
 
 def _choice(manifest: Manifest) -> list[tuple[str, str]]:
@@ -170,15 +171,18 @@ def memory_rows(manifest: Manifest) -> list[tuple[str, str]]:
 
 def shares_rows(found: Inspection) -> list[tuple[str, str]]:
     """Trainable share of all parameters."""
-    ratio = f"{100 * found.manifest.channel_ratio:g} % of the channels"
+    what, share = found.manifest.trained, f"{100 * found.manifest.channel_ratio:g} %"
+    ratio = f"{share} of the channels" if what == CENTERS else f"{share} of the channels' positions"
     total = found.parameters
     if total is None:
         return [("Trainable", f"{found.trainable:,} parameters; a task trains {found.trained:,} ({ratio})")]
     return [
-        ("Trainable", f"centers and head, {percent(found.trainable, total)} of {total:,} parameters"),
+        ("Trainable", f"{what} and head, {percent(found.trainable, total)} of {total:,} parameters"),
         (
             "A task trains",
-            f"{percent(found.trained, total)}: the centers of {ratio}, and its head",
+            f"{percent(found.trained, total)}: the {what} of {ratio}, and its head"
+            if what == CENTERS
+            else f"{percent(found.trained, total)}: the kernels at {ratio}, and its head",
         ),
     ]
 

@@ -34,6 +34,7 @@ class SiteKind(StrEnum):
     CENTER = "center"
     POINTWISE = "1x1"
     ALL = "all"
+    KERNELS = "kernels"
 
 
 BaseData = Annotated[
@@ -56,7 +57,10 @@ Mean = Annotated[
 ]
 Std = Annotated[str | None, typer.Option(metavar="a,b,c", help="They are divided by this.")]
 Sites = Annotated[
-    SiteKind, typer.Option(help="What can be trained: kernels larger than 1x1 (center), 1x1, or all.")
+    SiteKind,
+    typer.Option(
+        help="What can be trained: centers of kernels larger than 1x1 (center), 1x1, or all; or whole kernels."
+    ),
 ]
 Trainable = Annotated[
     str,

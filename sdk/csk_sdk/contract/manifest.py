@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from csk_sdk.contract.settings import SETTINGS
 from csk_sdk.errors import BundleError
 from csk_sdk.formats.schema import load_schema, parse_json, violation
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+# What a bundle says that has none of what came later: devices with an older csk-sdk read it.
+_BEFORE_KERNELS = 2
 _UNSEALED = "0" * 64
 
 # What makes full scale 1: of a uint8 pixel, and of an int16 sample.
@@ -56,6 +60,9 @@ UNUSED_CLASS = -1e30
 KERNEL, KERNEL_SCALE, KERNEL_ZERO = "_quantized", "_scale", "_zero_point"
 BIAS, BIAS_SCALE = "_quantized", "_quantized_scale"
 
+# What tasks train, by the setting `train`.
+CENTERS, KERNELS = SETTINGS["train"].choices[-2:]
+
 # What a head is trained for: the losses of csk_artifacts_builder/graphs/losses.py, and their names on a command line.
 CROSS_ENTROPY = "cross-entropy"
 BINARY_CROSS_ENTROPY = "binary-cross-entropy"
@@ -74,13 +81,13 @@ CHANNEL_MEAN, CHANNEL_VARIANCE = "channel_mean", "channel_variance"
 
 @dataclass(frozen=True)
 class Site:
-    """One convolution whose kernel center is trainable.
+    """One convolution whose kernel center is trainable, or where it is `whole`, its kernel.
 
     `delta`, `indices` are inputs of the training, eval and memory model; `gradient` is an output of the
     training model; `moment` is an output of the memory model. Shapes: delta and gradient
-    `(c_out // groups, k)` float32, indices `(k,)` int64, moment `(groups, c_in / groups, c_in / groups)`
-    float32. Column `j` of a delta is the change of the center column of input channel `indices[j]`, for
-    the output channels of that channel's group.
+    `(c_out // groups, k)` float32, indices `(k,)` int64, moment `(groups, width, width)` float32. Column `j` of a delta
+    is the change of column `indices[j]`, for the output channels of its group: the center of that input channel, or
+    of a whole kernel, channel `indices[j] // taps` at position `indices[j] % taps`.
     """
 
     name: str
@@ -97,6 +104,7 @@ class Site:
     indices: str
     gradient: str
     moment: str
+    whole: bool = False
 
     @property
     def rows(self) -> int:
@@ -104,9 +112,19 @@ class Site:
         return self.shape[0] // self.groups
 
     @property
-    def channels(self) -> int:
-        """Number of input channels, `c_in`."""
-        return self.shape[1] * self.groups
+    def taps(self) -> int:
+        """How many positions of the kernel are trainable: its center, or all, row-major."""
+        return math.prod(self.shape[2:]) if self.whole else 1
+
+    @property
+    def width(self) -> int:
+        """What of a kernel one output channel can learn: `c_in / groups` times `taps`."""
+        return self.shape[1] * self.taps
+
+    @property
+    def columns(self) -> int:
+        """What tasks select from: `c_in` times `taps`, the groups one after the other."""
+        return self.width * self.groups
 
     @property
     def center(self) -> str:
@@ -312,8 +330,26 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
-        """Serialise as indented JSON with a stable key order, sealed by `sealed`."""
-        return sealed(asdict(self))
+        """Serialise as indented JSON with a stable key order, sealed by `sealed`.
+
+        A bundle without whole kernels is written as before there were any.
+        """
+        content = asdict(self)
+        if not self.whole_kernels:
+            content["schema_version"] = min(self.schema_version, _BEFORE_KERNELS)
+            for site in content["sites"]:
+                del site["whole"]
+        return sealed(content)
+
+    @property
+    def whole_kernels(self) -> bool:
+        """Whether whole kernels are trainable, and not their centers alone."""
+        return any(site.whole for site in self.sites)
+
+    @property
+    def trained(self) -> str:
+        """What a task trains that does not leave the backbone as it is: "centers" or "kernels", as `train` says it."""
+        return KERNELS if self.whole_kernels else CENTERS
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Manifest:

@@ -9,7 +9,7 @@ from importlib import resources
 _RAW: dict[str, str] = json.loads(
     (resources.files("csk_sdk.contract") / "sentences.json").read_text(encoding="utf-8")
 )
-_SETTING = re.compile(r"`(\w+)(?: = ([\w-]+))?`")
+_SETTING = re.compile(r"`(\w+)(?: = ([\w{}-]+))?`")
 
 
 def said(name: str, /, **values: str) -> str:

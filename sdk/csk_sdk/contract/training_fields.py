@@ -119,8 +119,9 @@ class TrainingFields:
     """
 
     train: str = "auto"
-    """What a task trains: its heads on the frozen backbone, or the centers too; auto: the centers where
-    images held out in the first epoch say that it pays. Of fewer images than `few_shot`, heads.
+    """What a task trains: its heads on the frozen backbone, or the centers too, or of a bundle built for it
+    whole kernels; auto: these where images held out in the first epoch say that it pays. Of fewer images
+    than `few_shot`, heads.
     """
 
     skip_broken: bool = False

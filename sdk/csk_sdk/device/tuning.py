@@ -138,7 +138,7 @@ def _feeds(
         manifest.head.bias: tensors["head/base/bias"],
     }
     for site in manifest.sites:
-        feeds[site.indices] = np.arange(channel_count(site.channels, ratio))
+        feeds[site.indices] = np.arange(channel_count(site.columns, ratio))
         feeds[site.delta] = np.zeros((site.rows, len(feeds[site.indices])), np.float32)
     return feeds
 

@@ -75,10 +75,11 @@ def heads_because(
     return FEW_SHOT if is_few_shot(examples, classes, objective, config, epochs) else ""
 
 
-def heads_notes(why: str, examples: int, classes: Sequence[str], noun: str) -> tuple[str, ...]:
+def heads_notes(why: str, examples: int, classes: Sequence[str], noun: str, trained: str) -> tuple[str, ...]:
     """The sentence about a task of `examples` images or signals (`noun`) that has heads only, as was known before.
 
-    What was measured on its images is said by `gain_note`, and by `acceptance.heads_instead`.
+    `trained` is what the bundle would train, as `train` says it. What was measured on the task's images is said by
+    `gain_note`, and by `acceptance.heads_instead`.
     """
     if why == ALL_FROZEN:
         return (
@@ -88,25 +89,27 @@ def heads_notes(why: str, examples: int, classes: Sequence[str], noun: str) -> t
     if why == DOMAINS:
         return (said("heads_domains"),)
     if why == FEW_SHOT:
-        return (said("few_shot", each=plural(f"{examples / len(classes):.3g}", noun)),)
+        return (said("few_shot", each=plural(f"{examples / len(classes):.3g}", noun), trained=trained),)
     return ()
 
 
-def gain_note(gain: Gain, asked: int, noun: str, max_forgetting: float, dropped: bool = False) -> str:
+def gain_note(
+    gain: Gain, asked: int, noun: str, max_forgetting: float, trained: str, dropped: bool = False
+) -> str:
     """The sentence about what held-out images or signals (`noun`) said of training, and what was chosen.
 
-    `asked` is how many there were, held out or not; `dropped` says that centers were trained, and cost older tasks too
-    much.
+    `asked` is how many there were, held out or not; `trained` is what the bundle trains, as `train` says it;
+    `dropped` says that it was trained, and cost older tasks too much.
     """
     if not gain.images:
-        return said("heads_untold", images=plural(asked, noun))
+        return said("heads_untold", images=plural(asked, noun), trained=trained)
     values = {"images": plural(gain.images, noun), "done": f"{100 * gain.done:.0f}"}
     values["likelihood"] = rounded(gain.likelihood, ".4f")
     if gain.clear and not gain.pays(max_forgetting):
         return said("centers_cost", lost=f"{gain.lost:.1f}", allowed=f"{max_forgetting:g}", **values)
     values |= {"before": f"{100 * gain.heads:.1f}", "after": f"{100 * gain.centers:.1f}"}
     chosen = "centers_dropped" if dropped else "centers_pay"
-    return said(chosen if gain.clear else "heads_pay", **values)
+    return said(chosen if gain.clear else "heads_pay", trained=trained, **values)
 
 
 def undecided_note(done: int, steps: int, seconds: float, dropped: bool) -> str:

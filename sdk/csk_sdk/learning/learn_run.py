@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.config import AUTO, CENTERS, TrainingConfig, augmentation
+from csk_sdk.config import AUTO, TrainingConfig, augmentation
+from csk_sdk.contract.manifest import CENTERS
 from csk_sdk.contract.sentences import said
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.augment import augment

@@ -14,8 +14,9 @@ from typing import Any
 from csk_sdk.backends import require_ready
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
+from csk_sdk.contract.manifest import CENTERS, KERNELS
 from csk_sdk.contract.sentences import said
-from csk_sdk.errors import TaskError
+from csk_sdk.errors import ConfigError, TaskError
 from csk_sdk.learning.acceptance import alone, require_agreement, require_learnable, warnings_about, worst_of
 from csk_sdk.learning.consolidation import Batches
 from csk_sdk.learning.few_shot import MAX_FORGETTING, gain_note, heads_notes, why_fixed
@@ -234,11 +235,12 @@ class TaskLife:
             noun,
         )
         expected = {} if result.judgement is None else result.judgement.to_json()
-        heads = heads_notes(trained.heads_because, trained.images, self.classes, noun)
+        what = self.bundle.manifest.trained
+        heads = heads_notes(trained.heads_because, trained.images, self.classes, noun, what)
         chosen: tuple[str, ...] = ()
         if trained.gain is not None:
             allowed = self.config.max_forgetting
-            chosen = (gain_note(trained.gain, trained.asked, noun, allowed, result.heads_only),)
+            chosen = (gain_note(trained.gain, trained.asked, noun, allowed, what, result.heads_only),)
         elif trained.choice is not None:
             chosen = (trained.choice(result.heads_only),)
         learned = LearnedTask(
@@ -330,5 +332,11 @@ def require_possible(
     RuntimeMissingError without the backend's package, TaskError for more classes than it has room for, ConfigError for
     settings that it or the bundle's loss cannot keep.
     """
+    what = bundle.manifest.trained
+    if config.train in (CENTERS, KERNELS) and config.train != what:
+        sites = "kernels" if config.train == KERNELS else "center"
+        raise ConfigError(
+            said("trains_other", asked=config.train, bundle=str(bundle.folder), trained=what, sites=sites)
+        )
     require_ready(backend, bundle, name, classes, config)
     require_budget(bundle, config)

@@ -132,8 +132,8 @@ def predicted_bytes(
     parts, batch = manifest.memory, config.batch_size or manifest.batch_size
     small, int8 = profile.maps_kernels, manifest.precision == INT8
     features = 4 * manifest.head.features
-    centers = 4 * sum(site.rows * site.channels for site in manifest.sites)
-    moments = 4 * sum(site.groups * site.shape[1] ** 2 for site in manifest.sites)
+    centers = 4 * sum(site.rows * site.columns for site in manifest.sites)
+    moments = 4 * sum(site.groups * site.width**2 for site in manifest.sites)
     matrix = 8 * manifest.head.features**2
     kernel = 4 * max(int(np.prod(site.shape)) for site in manifest.sites)
     images = 2 * 4 * int(np.prod(manifest.input.shape)) * batch

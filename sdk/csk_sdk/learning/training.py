@@ -119,9 +119,9 @@ class TaskTraining:
         """
         self._start_head(batches)
         ranked = self._sample(batches) if some is None else self._worth(some)
-        sensitivities = {site.name: Sensitivity(site.channels) for site in self.sites}
-        every = {site.name: np.arange(site.channels) for site in self.sites}
-        unchanged = {site.name: np.zeros((site.rows, site.channels), np.float32) for site in self.sites}
+        sensitivities = {site.name: Sensitivity(site.columns) for site in self.sites}
+        every = {site.name: np.arange(site.columns) for site in self.sites}
+        unchanged = {site.name: np.zeros((site.rows, site.columns), np.float32) for site in self.sites}
         for batch in ranked:
             gradients = self._run(batch, every, unchanged).centers
             for site in self.sites:

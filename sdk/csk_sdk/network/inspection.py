@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,29 +39,31 @@ class SiteSummary:
     @classmethod
     def of(cls, site: Site, channel_ratio: float, first: bool, intensity: float | None = None) -> SiteSummary:
         """Count a site's numbers; in front of the `first` one nothing learns, so it hands no gradient on."""
-        selected = channel_count(site.channels, channel_ratio)
-        parameters = 1
-        for size in site.shape:
-            parameters *= size
-        pixels = 1
-        for size in site.output_size:
-            pixels *= size
-        computed = selected if site.groups == 1 else site.channels
-        branch = 2 * pixels * site.rows * computed
-        frozen, dense = 2 * pixels * parameters, 2 * pixels * site.rows * site.channels
+        selected = channel_count(site.columns, channel_ratio)
+        parameters, pixels = math.prod(site.shape), math.prod(site.output_size)
+        frozen, dense = 2 * pixels * parameters, 2 * pixels * site.rows * site.columns
+        if site.whole:
+            # One convolution with the changed kernel, its gradient at every position, and what it hands on.
+            forward, backward = frozen, 2 * frozen - (frozen if first else 0)
+            kept = 4 * math.prod(site.input_size) * site.shape[1] * site.groups
+        else:
+            computed = selected if site.groups == 1 else site.columns
+            branch = 2 * pixels * site.rows * computed
+            forward, backward = frozen + branch, branch + (0 if first else frozen + dense)
+            kept = 4 * pixels * computed
         return cls(
             name=site.name,
             kernel=site.shape,
             stride=site.stride,
             output_size=site.output_size,
             parameters=parameters,
-            centers=site.rows * site.channels,
-            channels=site.channels,
+            centers=site.rows * site.columns,
+            channels=site.columns,
             selected=selected,
             trained=site.rows * selected,
-            forward_flops=frozen + branch,
-            backward_flops=branch + (0 if first else frozen + dense),
-            kept_bytes=4 * pixels * computed,
+            forward_flops=forward,
+            backward_flops=backward,
+            kept_bytes=kept,
             intensity=intensity,
         )
 

@@ -171,14 +171,14 @@ def measure_knowledge(
 ) -> dict[str, NDArray[np.float64]]:
     """What one pass over data tells (docs/method.md): second moments, and features.
 
-    The moments are `moment/SITE`: K = sum of x_c^T x_c, `(groups, c_in / groups, c_in / groups)`.
+    The moments are `moment/SITE`: K = sum of x_c^T x_c, `(groups, width, width)` of a `Site`.
     `on_features` sees each batch's features `(n, f)` and labels.
     """
     require_room(bundle.manifest.head.features)
     graph = bundle.graph(MEMORY_MODEL, tensors, threads)
     sites = bundle.manifest.sites
     feeds = neutral_deltas(sites)
-    moments = {site.name: np.zeros((site.groups, site.shape[1], site.shape[1])) for site in sites}
+    moments = {site.name: np.zeros((site.groups, site.width, site.width)) for site in sites}
     with closing(graph), closing(Domains(bundle, tensors, threads)) as domains:
         for images, labels in batches:
             seen = []

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.bundle.folder import Bundle, center_of
+from csk_sdk.bundle.folder import Bundle, put_centers
 from csk_sdk.contract.manifest import INT8, WEIGHTS
 from csk_sdk.errors import StorageError
 from csk_sdk.formats.tensor_header import tensor_places
@@ -126,7 +126,7 @@ class MappedBundle(Bundle):
         for site in self.manifest.sites:
             if site.weight in read:
                 kernel = np.memmap(path, np.float32, "r+", places[site.weight], site.shape)
-                kernel[center_of(site)] = tensors[f"center/{site.name}"]
+                put_centers(kernel, site, tensors[f"center/{site.name}"])
                 del kernel
 
     def _no_room(self, error: OSError) -> StorageError:

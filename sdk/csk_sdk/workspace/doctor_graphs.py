@@ -109,7 +109,7 @@ def _training_step(
     images = like_data(manifest, rng.normal(size=(batch, *manifest.input.shape)))
     targets = {LABEL: bundle.objective.blank_labels(batch, manifest.classes)}
     head = checkpoint["head/base/weight"], checkpoint["head/base/bias"]
-    selected = {site.name: np.arange(channel_count(site.channels, ratio)) for site in manifest.sites}
+    selected = {site.name: np.arange(channel_count(site.columns, ratio)) for site in manifest.sites}
     deltas = {
         site.name: np.zeros((site.rows, len(selected[site.name])), np.float32) for site in manifest.sites
     }

@@ -137,6 +137,7 @@ export class Bundle {
   foldedKernel(site: Site, tensors: Tensors): Float32Tensor {
     const kernel = this.weight(site.weight);
     const centers = require32(tensors, `center/${site.name}`).data;
+    if (site.whole) return float32(site.shape, centers.slice());
     const area = sizeOf(site.shape.slice(2));
     const middle = centerOf(site.shape.slice(2));
     for (let i = 0; i < centers.length; i++) kernel.data[i * area + middle] = centers[i]!;

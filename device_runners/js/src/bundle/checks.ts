@@ -16,7 +16,7 @@ import type { Tensors } from '../formats/tensors.js';
 import { STATISTICS } from '../method/heads.js';
 import { FAMILIARITY, QUANTILES } from '../method/unknown.js';
 import { interfaceOf, misfit } from './graphInterface.js';
-import type { Manifest } from './manifest.js';
+import { type Manifest, widthOf } from './manifest.js';
 import { readOnnx } from './onnxFile.js';
 
 const AGAIN = 'Copy the bundle again.';
@@ -115,9 +115,10 @@ export function checkCheckpoint(manifest: Manifest, tensors: Tensors, where: str
     ['head/base/bias', [classes]],
   ];
   wanted.push(...wantedStatistics(tensors, features), ...wantedFamiliarity(tensors));
-  for (const { name, shape, groups } of manifest.sites) {
-    wanted.push([`center/${name}`, [shape[0]!, shape[1]!]]);
-    wanted.push([`moment/${name}`, [groups, shape[1]!, shape[1]!]]);
+  for (const site of manifest.sites) {
+    const width = widthOf(site);
+    wanted.push([`center/${site.name}`, [site.shape[0]!, width]]);
+    wanted.push([`moment/${site.name}`, [site.groups, width, width]]);
   }
   checkTensors(wanted, tensors, where);
 }

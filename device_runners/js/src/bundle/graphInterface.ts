@@ -10,7 +10,6 @@ import {
   CHANNEL_MEAN,
   CHANNEL_VARIANCE,
   CROSS_ENTROPY,
-  channelsOf,
   DOMAIN_DEVIATION,
   DOMAIN_MEAN,
   DOMAIN_MODEL,
@@ -26,6 +25,7 @@ import {
   rowsOf,
   TRAINING_MODEL,
   TRAINING_SUFFIX,
+  widthOf,
 } from './manifest.js';
 import type { End } from './onnxFile.js';
 
@@ -79,7 +79,7 @@ export function interfaceOf(manifest: Manifest, name: string): { inputs: Ends; o
   if (plain === MEMORY_MODEL || plain === MEMORY_SUFFIX) {
     outputs.set('features', features);
     for (const site of sites) {
-      const width = channelsOf(site) / site.groups;
+      const width = widthOf(site);
       outputs.set(site.moment, one(FLOAT, site.groups, width, width));
     }
     return { inputs, outputs };

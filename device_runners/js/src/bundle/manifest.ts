@@ -5,8 +5,11 @@ import { BundleError } from '../errors.js';
 import { sha256 } from '../formats/bytes.js';
 import { isObject, type Json, plain } from '../formats/json.js';
 import { isInteger, parseShallow, violation } from '../formats/schema.js';
+import { sizeOf } from '../formats/tensors.js';
 
-export const SCHEMA_VERSION = 2;
+export const SCHEMA_VERSION = 3;
+/** What tasks train that do not leave the backbone as it is, as the setting `train` says it. */
+export type Trained = 'centers' | 'kernels';
 const UNSEALED = '0'.repeat(64);
 
 export const TRAINING_MODEL = 'training_model.onnx';
@@ -40,7 +43,7 @@ export const CHANNEL_MEAN = 'channel_mean';
 export const CHANNEL_VARIANCE = 'channel_variance';
 
 /**
- * One convolution whose kernel center is trainable. `delta` and `indices` are inputs of the graphs, `gradient` is an
+ * One convolution whose kernel center is trainable, or where it is `whole`, its kernel. `delta` and `indices` are inputs of the graphs, `gradient` is an
  * output of the training model, `moment` of the memory model; `shape` is `[c_out, c_in / groups, ...kernel]`.
  */
 export interface Site {
@@ -58,6 +61,7 @@ export interface Site {
   readonly indices: string;
   readonly gradient: string;
   readonly moment: string;
+  readonly whole?: boolean;
 }
 
 /** Number of output channels that one input channel feeds: `c_out / groups`. */
@@ -65,9 +69,19 @@ export function rowsOf(site: Site): number {
   return site.shape[0]! / site.groups;
 }
 
-/** Number of input channels, `c_in`. */
-export function channelsOf(site: Site): number {
-  return site.shape[1]! * site.groups;
+/** What of a kernel one output channel can learn: `c_in / groups`, and of a whole kernel all its positions. */
+export function widthOf(site: Site): number {
+  return site.shape[1]! * (site.whole ? sizeOf(site.shape.slice(2)) : 1);
+}
+
+/** What tasks select from: the `widthOf` of all groups, one after the other. */
+export function columnsOf(site: Site): number {
+  return widthOf(site) * site.groups;
+}
+
+/** Which of them a bundle was built for. */
+export function trainedBy(manifest: Manifest): Trained {
+  return manifest.sites.some((site) => site.whole) ? 'kernels' : 'centers';
 }
 
 /** Where the center lies in a kernel of this size: `kh // 2, kw // 2`, row-major. */

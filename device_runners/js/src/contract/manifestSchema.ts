@@ -10,7 +10,7 @@ export const MANIFEST_SCHEMA = JSON.parse(`{
   "schema_version": {
    "type": "integer",
    "minimum": 1,
-   "maximum": 2
+   "maximum": 3
   },
   "producer": {
    "type": "string",
@@ -260,6 +260,9 @@ export const MANIFEST_SCHEMA = JSON.parse(`{
       "type": "string",
       "minLength": 1,
       "maxLength": 4096
+     },
+     "whole": {
+      "type": "boolean"
      }
     },
     "required": [

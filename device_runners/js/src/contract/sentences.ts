@@ -10,7 +10,7 @@ export const SENTENCES = {
   forgetsTooMuch:
     "Learning '{task}' would cost '{worst}' about {points} percentage points of accuracy, more than the {allowed} that maxForgetting allows: lower learningRate or channelRatio, raise energy, or pass onForgetting: 'heads-only'. Nothing was committed.",
   headsInstead:
-    "the trained centers would have cost '{worst}' about {points} percentage points of accuracy, more than the {allowed} of maxForgetting: they were dropped, and the new classes have heads on the network as it was. A lower learningRate or a higher energy may do better.",
+    "what was trained would have cost '{worst}' about {points} percentage points of accuracy, more than the {allowed} of maxForgetting: it was dropped, and the new classes have heads on the network as it was. A lower learningRate or a higher energy may do better.",
   twinApart:
     "'{new}' cannot be told from '{old}': {taken} % of '{old}' would be called '{new}', and {back} % of '{new}' look more like '{old}'. Decisions over all classes leave '{new}' out; only its task's own decision has it. If both are the same thing, merge them ({merge}); if not, maxForgetting: 100 counts it all the same.",
   twinCounted:
@@ -48,21 +48,23 @@ export const SENTENCES = {
   domainNoNearer:
     "Seen as domain '{name}' would show them, {images} are no nearer to what is known than they are seen now: take images of classes that the base knows, a fair mix of them, in one look that is not known yet. Nothing was committed.",
   fewShot:
-    "{each} a class: too few for training to gain much. The backbone stays frozen, and the classes have heads on it. train: 'centers' with more epochs, or with fewShot: 0, trains all the same.",
+    "{each} a class: too few for training to gain much. The backbone stays frozen, and the classes have heads on it. train: '{trained}' with more epochs, or with fewShot: 0, trains all the same.",
   headsPay:
-    "training would not pay: after {done} % of it, heads name {after} % right of {images} held out, {before} % without it, and gain {likelihood} nats. The backbone stays frozen; train: 'centers' trains all the same.",
+    "training would not pay: after {done} % of it, heads name {after} % right of {images} held out, {before} % without it, and gain {likelihood} nats. The backbone stays frozen; train: '{trained}' trains all the same.",
   headsUntold:
-    "of {images}, none could be held out that would tell whether training pays: the backbone stays frozen. More images, or a smaller batchSize, may leave some; train: 'centers' trains all the same.",
+    "of {images}, none could be held out that would tell whether training pays: the backbone stays frozen. More images, or a smaller batchSize, may leave some; train: '{trained}' trains all the same.",
   undecided:
     'the time that seconds gives ({seconds} s) was over after {done} of {steps} steps, before it could be told whether training pays: what these have trained is {fate}.',
   begunWithCenters:
     'an earlier build of csk-sdk began this lesson and trained the centers, as was its default: it went on like that, and whether training pays was not asked.',
   centersPay:
-    'training pays: after {done} % of it, heads name {after} % right of {images} held out, {before} % without it, and gain {likelihood} nats. The centers are trained.',
+    'training pays: after {done} % of it, heads name {after} % right of {images} held out, {before} % without it, and gain {likelihood} nats. The {trained} are trained.',
   centersDropped:
-    'training seemed to pay: after {done} % of it, heads name {after} % right of {images} held out, {before} % without it, and gain {likelihood} nats. The centers were trained, and dropped in the end: older tasks would have lost more than maxForgetting allows.',
+    'training seemed to pay: after {done} % of it, heads name {after} % right of {images} held out, {before} % without it, and gain {likelihood} nats. The {trained} were trained, and dropped in the end: older tasks would have lost more than maxForgetting allows.',
   centersCost:
     'training would cost too much: after {done} % of it, heads gain {likelihood} nats on {images} held out, and an older task has lost {lost} percentage points of accuracy, on the way to more than the {allowed} that maxForgetting allows. The backbone stays frozen.',
+  trainsOther:
+    'train is {asked}, and {bundle} was built to train {trained}: take {trained}, auto or heads, or build it again with --sites {sites}.',
   flopsUnknown:
     'flops is set, and this bundle does not say what a step costs: build it again, or leave flops out.',
   flopsTooFew: 'flops is {flops}, and one step of {batch_size} costs {each}: allow more.',

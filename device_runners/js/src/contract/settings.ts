@@ -50,8 +50,8 @@ export interface TrainingConfig {
   readonly onForgetting: 'heads-only' | 'refuse';
   /** With fewer images or signals a class, on average, learn heads on the frozen backbone; as many fewer as there are more epochs than the default. 0: no task has too few. A whole number, 0 or more, in images a class. */
   readonly fewShot: number;
-  /** What a task trains: its heads on the frozen backbone, or the centers too; auto: the centers where images held out in the first epoch say that it pays. Of fewer images than `fewShot`, heads. */
-  readonly train: 'auto' | 'heads' | 'centers';
+  /** What a task trains: its heads on the frozen backbone, or the centers too, or of a bundle built for it whole kernels; auto: these where images held out in the first epoch say that it pays. Of fewer images than `fewShot`, heads. */
+  readonly train: 'auto' | 'heads' | 'centers' | 'kernels';
   /** Time between progress checkpoints. 0 or more, and finite, in seconds. */
   readonly checkpointSeconds: number;
 }
@@ -241,8 +241,8 @@ export const SETTINGS: { readonly [Name in keyof TrainingConfig]: Setting } = {
     record: 'train',
     type: 'string',
     optional: false,
-    rule: 'auto, heads or centers',
-    choices: ['auto', 'heads', 'centers'],
+    rule: 'auto, heads, centers or kernels',
+    choices: ['auto', 'heads', 'centers', 'kernels'],
   },
   checkpointSeconds: {
     record: 'checkpoint_seconds',

@@ -4,7 +4,7 @@
  */
 
 import { Bundle } from '../bundle/bundle.js';
-import { channelsOf, rowsOf, TRAINING_MODEL } from '../bundle/manifest.js';
+import { columnsOf, rowsOf, TRAINING_MODEL } from '../bundle/manifest.js';
 import type { BundleSource } from '../bundle/source.js';
 import { now } from '../engine.js';
 import { reasonOf } from '../errors.js';
@@ -119,7 +119,7 @@ function madeUp(bundle: Bundle): { feeds: Record<string, Feed>; names: string[] 
     [head.bias]: float32([CLASSES]),
   };
   for (const site of sites) {
-    const chosen = channelCount(channelsOf(site), ratio);
+    const chosen = channelCount(columnsOf(site), ratio);
     feeds[site.indices] = int64(Array.from({ length: chosen }, (_, i) => i));
     feeds[site.delta] = float32([rowsOf(site), chosen]);
   }

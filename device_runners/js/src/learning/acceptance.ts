@@ -1,9 +1,12 @@
 /** What a task must pass before it is committed, and the sentences that say why it did not. */
 
+import type { Bundle } from '../bundle/bundle.js';
+import { trainedBy } from '../bundle/manifest.js';
 import type { TrainingConfig } from '../config.js';
 import { SENTENCES } from '../contract/sentences.js';
 import { NOT_TOLD, NOVELTY, ONE_IMAGE } from '../contract/thresholds.js';
 import {
+  ConfigError,
   type Contradiction,
   ContradictionError,
   LabelError,
@@ -60,6 +63,14 @@ export function requireAgreement(
   };
   const said = { task, found: some.slice(0, 3).join(', '), noun: 'image', ...values };
   throw new ContradictionError(filled(SENTENCES.contradicts, said), found);
+}
+
+/** Throw ConfigError where `train` asks for what the bundle was not built to train. */
+export function requireTrainable(bundle: Bundle, { train }: TrainingConfig): void {
+  const trained = trainedBy(bundle.manifest);
+  if (train === 'auto' || train === 'heads' || train === trained) return;
+  const sites = train === 'kernels' ? 'kernels' : 'center';
+  throw new ConfigError(filled(SENTENCES.trainsOther, { asked: train, bundle: bundle.name, trained, sites }));
 }
 
 /** Throw TaskError for one class alone where nothing else is known that it could be told from. */

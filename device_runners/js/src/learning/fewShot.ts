@@ -1,5 +1,6 @@
 /** Which tasks get heads on the frozen backbone, and why: docs/decisions/0019-few-shot.md, 0035-train.md. */
 
+import type { Trained } from '../bundle/manifest.js';
 import { DEFAULTS, type TrainingConfig } from '../config.js';
 import { SENTENCES } from '../contract/sentences.js';
 import { filled, general, grouped, plural, rounded } from '../formats/sentences.js';
@@ -55,20 +56,34 @@ export function headsBecause(
   return isFewShot(count, classes, config) ? 'few-shot' : '';
 }
 
-/** The sentence about a task of `count` images that has heads only, as was known before. */
-export function headsNotes(why: HeadsOnlyBecause, count: number, classes: readonly string[]): string[] {
+/**
+ * The sentence about a task of `count` images that has heads only, as was known before. `trained` is what the bundle would
+ * train.
+ */
+export function headsNotes(
+  why: HeadsOnlyBecause,
+  count: number,
+  classes: readonly string[],
+  trained: Trained,
+): string[] {
   if (why === 'domains') return [SENTENCES.headsDomains];
   if (why !== 'few-shot') return [];
   const each = Number((count / classes.length).toPrecision(3));
-  return [filled(SENTENCES.fewShot, { each: plural(String(each), 'image') })];
+  return [filled(SENTENCES.fewShot, { each: plural(String(each), 'image'), trained })];
 }
 
 /**
  * The sentence about what held-out images said of training, and what was chosen. `asked` is how many there were, held out or
- * not; `dropped` says that centers were trained, and cost older tasks too much.
+ * not; `trained` is what the bundle trains, `dropped` says that it was, and cost older tasks too much.
  */
-export function gainNote(gain: Gain, asked: number, maxForgetting: number, dropped = false): string {
-  if (!gain.images) return filled(SENTENCES.headsUntold, { images: plural(asked, 'image') });
+export function gainNote(
+  gain: Gain,
+  asked: number,
+  maxForgetting: number,
+  trained: Trained,
+  dropped = false,
+): string {
+  if (!gain.images) return filled(SENTENCES.headsUntold, { images: plural(asked, 'image'), trained });
   const values = {
     images: plural(gain.images, 'image'),
     done: (100 * gain.done).toFixed(0),
@@ -80,7 +95,7 @@ export function gainNote(gain: Gain, asked: number, maxForgetting: number, dropp
   }
   const shares = { before: (100 * gain.heads).toFixed(1), after: (100 * gain.centers).toFixed(1) };
   const chosen = dropped ? SENTENCES.centersDropped : SENTENCES.centersPay;
-  return filled(isClear(gain) ? chosen : SENTENCES.headsPay, { ...values, ...shares });
+  return filled(isClear(gain) ? chosen : SENTENCES.headsPay, { ...values, ...shares, trained });
 }
 
 /** The sentence about a task whose time was over before held-out images were asked, after `done` of its `steps`. */

@@ -1,6 +1,7 @@
 /** One task learned from start to commit, resumable at any step. */
 
 import type { Bundle } from '../bundle/bundle.js';
+import { trainedBy } from '../bundle/manifest.js';
 import { augmentationOf, configRecord, DEFAULTS, type TrainingConfig } from '../config.js';
 import { PROGRESS_SCHEMA } from '../contract/progressSchema.js';
 import { SENTENCES } from '../contract/sentences.js';
@@ -32,6 +33,7 @@ import {
   requireAgreement,
   requireLearnable,
   requireOthers,
+  requireTrainable,
   warningsAbout,
   worstOf,
 } from './acceptance.js';
@@ -116,6 +118,7 @@ export class LearnRun {
   ): Promise<LearnRun> {
     const { name, classes } = task;
     requireNewTask(generation, bundle, name, classes);
+    requireTrainable(bundle, config);
     const known = ClassStatistics.from(generation.tensors, bundle.manifest.head.features);
     requireOthers(known, config, name, classes);
     const ground = options.replace
@@ -312,13 +315,14 @@ export class LearnRun {
     const { because, training, config, task, pixels } = this;
     const single = alone(task.classes, result.judgement, pixels.count);
     const about = warningsAbout(training.novelty, result, config, single);
-    return [...about, ...headsNotes(because, pixels.count, task.classes)];
+    return [...about, ...headsNotes(because, pixels.count, task.classes, trainedBy(this.bundle.manifest))];
   }
 
   /** What was chosen and why, where it was left to be decided, or why nothing was asked: begun before, no time; else "". */
   private choice({ headsOnly: dropped }: Consolidated): string {
     const { gain, config, stopping, taken } = this;
-    if (gain) return gainNote(gain, this.pixels.count, config.maxForgetting, dropped);
+    const trained = trainedBy(this.bundle.manifest);
+    if (gain) return gainNote(gain, this.pixels.count, config.maxForgetting, trained, dropped);
     if (this.trainedByDefault) return SENTENCES.begunWithCenters;
     if (this.because || this.probe < taken || config.seconds === null) return '';
     return undecidedNote(taken, stopping.steps, config.seconds, dropped);

@@ -1,7 +1,7 @@
 /** Learning one task, as pure as it gets with a runtime inside: warm up, step, consolidate. No file is written here. */
 
 import type { Bundle } from '../bundle/bundle.js';
-import { channelsOf, rowsOf, type Site, TRAINING_MODEL } from '../bundle/manifest.js';
+import { columnsOf, rowsOf, type Site, TRAINING_MODEL } from '../bundle/manifest.js';
 import type { TrainingConfig } from '../config.js';
 import { HEAD, IMPORTANCE, NOVELTY, WARM_UP } from '../contract/thresholds.js';
 import { type Contradiction, DivergedError } from '../errors.js';
@@ -177,11 +177,11 @@ export class TaskTraining {
 
   private async sensitivities(batches: Iterable<Batch>): Promise<Map<string, Sensitivity>> {
     const { sites } = this.bundle.manifest;
-    const found = new Map(sites.map((site) => [site.name, new Sensitivity(channelsOf(site))]));
+    const found = new Map(sites.map((site) => [site.name, new Sensitivity(columnsOf(site))]));
     const every = sites.map((site) => ({
       site,
-      selected: Array.from({ length: channelsOf(site) }, (_, i) => i),
-      delta: new Float32Array(rowsOf(site) * channelsOf(site)),
+      selected: Array.from({ length: columnsOf(site) }, (_, i) => i),
+      delta: new Float32Array(rowsOf(site) * columnsOf(site)),
     }));
     let count = 0;
     for (const batch of batches) {

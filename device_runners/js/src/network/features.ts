@@ -2,7 +2,7 @@
 
 import { FEATURES_BESIDE } from '../bundle/beside.js';
 import type { Bundle } from '../bundle/bundle.js';
-import { EVAL_MODEL, MEMORY_MODEL, type Site } from '../bundle/manifest.js';
+import { EVAL_MODEL, MEMORY_MODEL, type Site, widthOf } from '../bundle/manifest.js';
 import { HEAD } from '../contract/thresholds.js';
 import { float32, type Tensors } from '../formats/tensors.js';
 import { STATISTICS } from '../method/heads.js';
@@ -165,7 +165,7 @@ export async function measureKnowledge(
   const domains = [tensors, ...(beside ? [beside] : [])].map((each) => Domains.of(bundle, each, opening));
   const names = ['features', ...(beside ? [FEATURES_BESIDE] : [])];
   const moments = new Map(
-    sites.map((site) => [`moment/${site.name}`, new Float64Array(site.groups * site.shape[1]! ** 2)]),
+    sites.map((site) => [`moment/${site.name}`, new Float64Array(site.groups * widthOf(site) ** 2)]),
   );
   try {
     for (const { images, labels } of batches) {
