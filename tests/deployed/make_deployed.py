@@ -10,7 +10,7 @@ has onnxruntime-training and the builder; without, the bundle for that backend i
 
     pictures.safetensors, signals.safetensors   NAME/images and NAME/labels of the tasks 01, 02 and 03; "probe"; and
                                                  where there are `domains` "hazy/images", of which the probe has some
-    NAME/bundle                                  a tiny bundle
+    NAME/bundle                                  a tiny bundle; of `kernels`, whole kernels are trained
     NAME/python, NAME/javascript                 a state that has learned 01 and 02 on it; of `ledger`, one that then
                                                  forgot a class of the base, which is hidden, and one of 02; of
                                                  `fleet`, one that then got 03 from another device; of `blocks`,
@@ -67,6 +67,7 @@ PICTURES = {
     "fleet": (networks.RESNET, {"features": "layers"}),
     "blocks": (networks.RESNET, {"features": "layers"}),
     "domains": (networks.RESNET, {"features": "layers"}),
+    "kernels": (networks.RESNET, {"features": "layers", "sites": "kernels"}),
     "ort-training": (networks.RESNET, {"features": "last", "backend": "both", "head_capacity": 4}),
 }
 TABULAR, INTERRUPTED, ORT_TRAINING, SIGNALS = "multi-label", "exact", "ort-training", "signals"
@@ -74,6 +75,7 @@ LEDGER, FORGOTTEN, FLEET = "ledger", ("a", "g"), "fleet"
 # Of the last a block has so few classes, so that the state is small.
 BLOCKS, BLOCK_CLASSES = "blocks", 2
 DOMAINS, DOMAIN = "domains", "hazy"
+WHOLE_KERNELS = "kernels"
 COUNT, PROBE = 20, 4
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -101,6 +103,11 @@ def main(out: Path, kinds: Sequence[str], node: Path, ort_training: Path | None)
         learn(out / kind, tasks, sets["probe"], sets[f"{DOMAIN}/images"] if kind == DOMAINS else None)
     told = subprocess.run(["node", node, out], check=True, capture_output=True, text=True)
     print(told.stdout, end="")
+
+
+def settings_of(kind: str) -> dict[str, Any]:
+    """How lessons of this kind are learned."""
+    return {**SETTINGS, "train": "kernels"} if kind == WHOLE_KERNELS else SETTINGS
 
 
 def drawn_pictures() -> dict[str, NDArray[Any]]:
@@ -195,7 +202,8 @@ def learn(
     """Two tasks by Python, and in one state the beginning of a third; what it then predicts of the probe."""
     if folder.name == BLOCKS:
         blocks.BLOCK_CLASSES = BLOCK_CLASSES
-    learner = Learner.open(folder / "bundle", folder / "python", {**SETTINGS, "checkpoint_seconds": 0.0})
+    config = {**settings_of(folder.name), "checkpoint_seconds": 0.0}
+    learner = Learner.open(folder / "bundle", folder / "python", config)
     for name in ("01", "02"):
         learner.learn(tasks[name])
         if domain is not None and name == "01":

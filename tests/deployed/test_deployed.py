@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from make_deployed import SETTINGS, TABULAR, TASKS, picture_task, signal_task
+from make_deployed import SETTINGS, TABULAR, TASKS, picture_task, settings_of, signal_task
 from safetensors.numpy import load_file
 
 from csk_sdk import Learner, Task
@@ -55,7 +55,7 @@ def task_of(state: Path, name: str) -> Task:
 
 
 def opened(state: Path) -> Learner:
-    return Learner.open(state.parent / "bundle", state, SETTINGS)
+    return Learner.open(state.parent / "bundle", state, settings_of(state.parent.name))
 
 
 def told(state: Path) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def told(state: Path) -> dict[str, Any]:
 
 def test_all_kinds_of_both_writers_are_there() -> None:
     kinds = {(state.parent.name, state.name) for state in STATES}
-    both = {"exact", "int8", "wide", "ledger", "blocks", "domains", "ort-training"}
+    both = {"exact", "int8", "wide", "ledger", "blocks", "domains", "kernels", "ort-training"}
     assert kinds >= {(kind, writer) for kind in both for writer in ("python", "javascript")}
     assert kinds >= {("signals", "python"), ("multi-label", "python")}
 

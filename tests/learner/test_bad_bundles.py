@@ -57,8 +57,8 @@ def test_every_kind_of_damage_to_a_manifest_is_an_error_that_we_raise(device: De
 
 def test_a_newer_bundle(device: Device) -> None:
     path = device.bundle / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 3}))
-    refused(device, BundleError, ["has schema 3", "reads up to 2", "update csk-sdk"], device.learner)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 4}))
+    refused(device, BundleError, ["has schema 4", "reads up to 3", "update csk-sdk"], device.learner)
 
 
 def test_a_folder_that_is_no_bundle(device: Device) -> None:

@@ -153,5 +153,5 @@ def test_a_stream_drops_them_too(wild: Learner, digits: Digits) -> None:
         for _ in range(4):
             for part in np.array_split(order, 8):
                 stream.observe(images[part], labels[part])
-    assert "were dropped" in stream.warnings[0]
+    assert "was dropped" in stream.warnings[0]
     assert wild.tasks[0].notes == stream.warnings

@@ -70,7 +70,7 @@ def test_nor_has_it_where_it_is_said() -> None:
         stepped=1,
     )
     gain = Gain(1, 0.5, 0.5, TINY, -1.0, done=0.2)
-    said = [learned(report), gain_note(gain, 5, "image", 1.0), change(TINY), percentage(TINY)]
+    said = [learned(report), gain_note(gain, 5, "image", 1.0, "centers"), change(TINY), percentage(TINY)]
     assert "loss 0.000," in said[0]
     assert "right of 1 image held out" in said[1]
     assert "gain 0.0000 nats" in said[1]

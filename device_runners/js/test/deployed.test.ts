@@ -7,7 +7,7 @@ import { describe, expect, it } from 'vitest';
 import { Learner } from '../src/learner.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
 import { FolderStorage } from '../src/node/folderStorage.js';
-import { DEPLOYED_SETTINGS, deployedProbe, deployedTask } from '../tools/deployedTasks.js';
+import { deployedProbe, deployedSettings, deployedTask } from '../tools/deployedTasks.js';
 import { temporaryFolder } from './fixtures.js';
 
 const DEPLOYED = resolve('../../tests/deployed');
@@ -36,13 +36,18 @@ function opened(day: string, kind: string, writer: string): Promise<Learner> {
   const state = join(temporaryFolder(), 'state');
   cpSync(join(DEPLOYED, day, kind, writer), state, { recursive: true });
   const bundle = new FolderBundle(join(DEPLOYED, day, kind, 'bundle'));
-  return Learner.open({ runtime: ort, bundle, storage: new FolderStorage(state), config: DEPLOYED_SETTINGS });
+  return Learner.open({
+    runtime: ort,
+    bundle,
+    storage: new FolderStorage(state),
+    config: deployedSettings(kind),
+  });
 }
 
 describe('what was deployed', () => {
   it('is there, of all kinds and both writers', () => {
     const kinds = states.map(([, kind, writer]) => `${kind} ${writer}`);
-    for (const kind of ['exact', 'int8', 'wide', 'ledger', 'blocks', 'domains', 'ort-training'])
+    for (const kind of ['exact', 'int8', 'wide', 'ledger', 'blocks', 'domains', 'kernels', 'ort-training'])
       expect(kinds).toEqual(expect.arrayContaining([`${kind} python`, `${kind} javascript`]));
   });
 

@@ -11,7 +11,7 @@ import { BundleError } from '../src/errors.js';
 import { Learner } from '../src/learner.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
 import { FolderStorage } from '../src/node/folderStorage.js';
-import { DEPLOYED_SETTINGS, deployedDomain, deployedProbe, deployedTask } from './deployedTasks.js';
+import { deployedDomain, deployedProbe, deployedSettings, deployedTask } from './deployedTasks.js';
 import { runtime } from './onNode.js';
 
 const folder = process.argv[2]!;
@@ -27,7 +27,7 @@ for (const name of (await readdir(folder)).sort()) {
       runtime,
       bundle: new FolderBundle(join(folder, name, 'bundle')),
       storage: new FolderStorage(state),
-      config: DEPLOYED_SETTINGS,
+      config: deployedSettings(name),
     });
     for (const task of ['01', '02']) {
       await learner.learn(await deployedTask(folder, task));

@@ -2,6 +2,7 @@
 
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { TrainingConfig } from '../src/config.js';
 import type { Picture } from '../src/data/pictures.js';
 import type { Task } from '../src/data/task.js';
 import { decode } from '../src/formats/safetensors.js';
@@ -18,6 +19,11 @@ export const DEPLOYED_SETTINGS = {
   train: 'centers',
   maxForgetting: 100,
 } as const;
+
+/** How lessons on a bundle of this name are learned. */
+export function deployedSettings(name: string): Partial<TrainingConfig> {
+  return name === 'kernels' ? { ...DEPLOYED_SETTINGS, train: 'kernels' } : DEPLOYED_SETTINGS;
+}
 
 export async function deployedTask(folder: string, name: string): Promise<Task> {
   const tensors = await tensorsIn(folder);
