@@ -272,7 +272,9 @@ ROWS = [
     Row(
         "nothing behind the node",
         classifier,
-        ("model.onnx has no kernel center at or behind node 'head'. Start from an earlier node.",),
+        (
+            "model.onnx has no site at or behind node 'head', nothing that --sites names. Start from an earlier node.",
+        ),
         options={"trainable": "from:head"},
     ),
     Row(

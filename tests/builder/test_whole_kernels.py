@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from networks import NETWORKS, chain
 from numpy.typing import NDArray
+from PIL import Image
 from small_network import Network, Witness
 from test_networks import Case, gradients_agree, make_case
 
@@ -135,7 +136,31 @@ def test_what_cannot_be_built_is_said(tmp_path: Path) -> None:
     path.write_bytes(EVEN.proto().SerializeToString())
     with pytest.raises(ConfigError, match="--sites kernels is for the portable backend"):
         build_artifacts(path, tmp_path / "out", BuildOptions(sites="kernels", backend="both"))
+    data = colours(tmp_path)
+    int8 = BuildOptions(sites="kernels", precision="int8", base_data=data, trainable="all")
+    with pytest.raises(
+        ConfigError, match=r"--precision int8 rounds convolutions that stay frozen, and of this"
+    ):
+        build_artifacts(path, tmp_path / "out", int8)
+    wide = chain("wide", "Relu", ((64, 3, 3, 3), ""), ((256, 64, 3, 3), ""), ((8, 256, 3, 3), ""))
+    path.write_bytes(wide.proto().SerializeToString())
+    small = BuildOptions(sites="kernels", memory_budget=20 << 20)
+    with pytest.raises(
+        ConfigError, match=r"most of it for second moments\. Pass --memory-budget \d+MiB or more"
+    ):
+        build_artifacts(path, tmp_path / "out", small)
     assert not (tmp_path / "out").exists()
+
+
+def colours(folder: Path) -> Path:
+    """Base data of as many classes as the networks of this module have."""
+    rng = np.random.default_rng(0)
+    for name in "012":
+        (folder / "base" / name).mkdir(parents=True)
+        for index in range(8):
+            picture = rng.integers(0, 256, (12, 12, 3)).astype(np.uint8)
+            Image.fromarray(picture).save(folder / "base" / name / f"{index}.png")
+    return folder / "base"
 
 
 def test_costs_grow_with_the_positions(cases: Cases, tmp_path: Path) -> None:

@@ -249,10 +249,13 @@ class Training:
             site.name: np.zeros((site.rows, len(selected[site.name]))) for site in self.source.sites
         }
         self.bases = {
-            name: method.basis(
-                world.checkpoint[f"moment/{name}"].astype(np.float64), chosen, settings["energy"]
+            site.name: method.basis(
+                world.checkpoint[f"moment/{site.name}"].astype(np.float64),
+                selected[site.name],
+                # Of a whole kernel, the root of as many positions.
+                settings["energy"] ** (1 / (np.prod(site.shape[2:]) if site.whole else 1)),
             )
-            for name, chosen in selected.items()
+            for site in self.source.sites
         }
         decay = settings["weight_decay"]
         self._optimizer = method.Optimizer(settings["optimizer"], settings["momentum"], decay)

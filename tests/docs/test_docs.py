@@ -247,8 +247,9 @@ def test_embedding_is_the_example() -> None:
     assert dedented in programs_of("docs/embedding.md")["embed"]
 
 
-def test_driving_the_graphs(tmp_path: Path, digits_bundle: Path) -> None:
-    (tmp_path / "bundle").symlink_to(digits_bundle)
+@pytest.mark.parametrize("trained", ["digits_bundle", "kernels_bundle"])
+def test_driving_the_graphs(tmp_path: Path, request: pytest.FixtureRequest, trained: str) -> None:
+    (tmp_path / "bundle").symlink_to(request.getfixturevalue(trained))
     blocked = "import sys\nsys.modules.update(csk_sdk=None, onnx=None, safetensors=None)\n"
     output = run_python(blocked + programs_of("docs/bundle.md")["drive"], tmp_path)
     *steps, folded = output.splitlines()

@@ -157,8 +157,8 @@ def test_a_bundle_that_trains_other_layers_leaves_behind_what_training_moved(
     new = bundles.build("fewer", trainable="from:/stage3/second/conv/Conv")
     after, report = upgraded(learner, new)
     assert report.notes == (
-        "What training had moved in the old network is left behind: the new bundle has other features, or trains other "
-        "layers.",
+        "What training had moved in the old network is left behind: the new bundle has other features, trains other "
+        "layers, or kernels as a whole where the old one trained their centers, or the other way round.",
     )
     untouched = after.bundle.checkpoint()
     for site in after.bundle.manifest.sites:

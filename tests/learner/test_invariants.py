@@ -118,7 +118,9 @@ def changed_columns(parent: Generation, child: Generation, site: Site) -> list[i
 
 
 def protected(parent: Generation, site: Site, selection: np.ndarray, energy: float) -> np.ndarray:
-    """B: leading eigenvectors of K[S, S] that hold `energy` of its trace."""
+    """B: leading eigenvectors of K[S, S] that hold `energy` of its trace; of whole kernels, the root of it."""
+    if site.whole:
+        energy **= 1 / np.prod(site.shape[2:])
     moment = parent.tensors[f"moment/{site.name}"][0].astype(np.float64)
     values, vectors = np.linalg.eigh(moment[np.ix_(selection, selection)])
     values, vectors = values[::-1], vectors[:, ::-1]

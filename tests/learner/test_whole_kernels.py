@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 
 from conftest import Digits, build_digits_bundle, open_learner
-from csk_sdk import ConfigError, Learner
+from csk_sdk import BundleError, ConfigError, Learner, Task
+from csk_sdk.backends import choose_backend
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import INT8
 from csk_sdk.method.projection import is_frozen
+from csk_sdk.workspace.doctor import examine
 from learner.knowing import accuracy
 from learner.test_micro_batches import step_of
 from learner.test_resume import interrupt
@@ -52,6 +55,22 @@ def test_train_says_what_the_bundle_trains(
         centers = open_learner(digits_bundle, tmp_path / "centers", **SETTINGS)
         with pytest.raises(ConfigError, match=r"built to train centers: .* again with --sites kernels\."):
             centers.learn(task)
+
+
+def test_what_fits_no_bundle_of_kernels_is_said_where_it_is_asked(
+    kernels_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = Bundle.open(kernels_bundle)
+    with pytest.raises(BundleError, match=r"trains whole kernels, which the portable backend does alone"):
+        choose_backend("ort-training", bundle)
+    learner = open_learner(kernels_bundle, tmp_path / "state", **SETTINGS, memory_budget=1 << 20)
+    with pytest.raises(ConfigError, match=r"build the bundle with --sites center, or fewer features"):
+        learner.learn(Task.from_arrays("01", np.zeros((8, 8, 8), np.uint8), np.arange(8) % 2, ["a", "b"]))
+    shutil.copytree(kernels_bundle, tmp_path / "bundle")
+    (tmp_path / "csk.toml").write_text('[training]\ntrain = "centers"\n')
+    failed = [check for check in examine(tmp_path) if check.status == "fail"]
+    assert [check.name for check in failed] == ["Settings"]
+    assert "was built to train kernels" in failed[0].detail
 
 
 @pytest.mark.parametrize("micro", [1, 4])

@@ -63,7 +63,7 @@ def _eligible(sites: list[Site], trainable: str, order: list[str], where: str) -
     chosen = [site for site in sites if order.index(site.node) >= order.index(name)]
     if not chosen:
         raise ModelError(
-            f"{where} has no kernel center at or behind node '{name}'. Start from an earlier node."
+            f"{where} has no site at or behind node '{name}', nothing that --sites names. Start from an earlier node."
         )
     return chosen, f"the sites from node '{name}' on"
 

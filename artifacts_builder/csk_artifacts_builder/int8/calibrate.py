@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from csk_artifacts_builder.emit import Emitter
 from csk_artifacts_builder.int8.quantize import Calibration, Range, frozen_convolutions
-from csk_sdk.contract.manifest import Manifest, ProbeSpec
+from csk_sdk.contract.manifest import EXACT, INT8, Manifest, ProbeSpec
 from csk_sdk.data.labels import Labels
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.data.tasks import Split
+from csk_sdk.errors import ConfigError
 from csk_sdk.runtime.sessions import load_onnxruntime, open_session
 
 Feeds = dict[str, NDArray[Any]]
@@ -70,11 +71,17 @@ def calibrations(
 ) -> tuple[Calibration, Calibration]:
     """What frozen convolutions of the exact training model read and write: usual ranges, and the widest that were seen.
 
-    Usual ranges are finer, and cut off what a rare image has beyond them (decision 0010).
+    Usual ranges are finer, and cut off what a rare image has beyond them (decision 0010). Raises ConfigError where no
+    convolution is frozen.
     """
     model = training.clone()
     emit = Emitter(model.graph)
     convs = frozen_convolutions(model, head_weight)
+    if not convs:
+        raise ConfigError(
+            f"--precision {INT8} rounds convolutions that stay frozen, and of this network's none does, since whole "
+            f"kernels are trained: build with --precision {EXACT}, --sites center, or fewer sites (--trainable)."
+        )
     model.graph.outputs.clear()
     names = []
     for conv in convs:

@@ -42,8 +42,8 @@ _FLOAT_BYTES = 4
 _PER_CENTER = 4
 # Fitting a head inverts a matrix (csk_sdk.method.logistic): it, LAPACK's copy of it, the unit matrix, and the inverse.
 _PER_PAIR_OF_FEATURES = 4 * 8
-# A sum in float64; in float32 what a batch adds, its copy, and what the next generation and the one before have.
-_PER_MOMENT = 8 + 4 * 4
+# A sum in float64; in float32 what a batch adds, and what the next generation and the one before have.
+_PER_MOMENT = 8 + 3 * 4
 
 _VIEWS = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"}
 _IN_PLACE = {

@@ -13,6 +13,7 @@ from csk_artifacts_builder.int8.quantize import quantize, unmeasured
 from csk_artifacts_builder.measure.memory import PEAK, predict_memory
 from csk_artifacts_builder.options import BuildOptions
 from csk_artifacts_builder.prepare.model import SourceModel
+from csk_artifacts_builder.sites import KERNELS
 from csk_sdk.contract.manifest import INT8, Head, Manifest, Site
 from csk_sdk.errors import ConfigError, ModelError
 
@@ -47,6 +48,11 @@ class Budget:
             features = self._head.weight.shape[1]
             return ConfigError(f"{what}fit a head on {features:,} features. {enough}, or --features {LAST}.")
         size = f"at {'x'.join(map(str, options.input_size))}, " if options.input_size else ""
+        if options.sites == KERNELS and parts["moments"] > parts["activations"] + parts["learning"]:
+            return ConfigError(
+                f"{what}learn a task with the whole kernel of its last site '{last.name}' alone, most of it for second "
+                f"moments. {enough}, or --sites center."
+            )
         smaller = "a smaller --batch-size or --input-size" if size else "a smaller --batch-size"
         return ConfigError(
             f"{what}train its last site '{last.name}' alone, {size}in batches of {options.batch_size}. {enough}, "

@@ -34,6 +34,11 @@ def choose_backend(wanted: str, bundle: Bundle) -> str:
         return built[0]
     if wanted not in BACKENDS:
         raise ConfigError(f"backend is '{wanted}'; it must be {AUTO}, {' or '.join(BACKENDS)}.")
+    if wanted not in built and bundle.manifest.whole_kernels:
+        raise BundleError(
+            f"{bundle.folder} trains whole kernels, which the {built[0]} backend does alone. Learn with --backend "
+            f"{built[0]}, or build the bundle again with --sites center and --backend {wanted} or both."
+        )
     if wanted not in built:
         raise BundleError(
             f"{bundle.folder} was built for the {built[0]} backend only. Learn with --backend {built[0]}, or build "

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from csk_sdk.cli.building import require_builder
 from csk_sdk.cli.class_file import described
-from csk_sdk.cli.model_options import SiteKind
+from csk_sdk.cli.model_options import CenterKind
 from csk_sdk.cli.options import AsJson, BitDepth, InputSize, OutputName
 from csk_sdk.cli.rendering import Screen, by
 from csk_sdk.cli.size_options import parse_input_size
@@ -43,8 +43,8 @@ def analyze(
     output: OutputName = None,
     bit_depth: BitDepth = None,
     sites: Annotated[
-        SiteKind, typer.Option(help="Which convolutions: larger than 1x1 (center), 1x1, or all.")
-    ] = SiteKind.CENTER,
+        CenterKind, typer.Option(help="Which convolutions: larger than 1x1 (center), 1x1, or all.")
+    ] = CenterKind.CENTER,
     images: Annotated[int, typer.Option(min=1, help="Measure on at most this many images.")] = 512,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per gradient.")] = 16,
     by_training: Annotated[
@@ -60,7 +60,7 @@ def analyze(
 
     The knowledge intensity of a kernel position is the squared norm of the new task's gradient on it, with a head
     fitted to the task: what one step on this position alone would gain, per unit of the learning rate. The method
-    trains centers only; the table shows whether that is right for this model and this data.
+    trains centers by default; the table shows whether that is right for this model and this data.
 
     \b
     Example:  csk-sdk analyze model.onnx tasks/01-birds --classes classes.json --picture intensity.png

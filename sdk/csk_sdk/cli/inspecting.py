@@ -38,14 +38,14 @@ def inspect(
 ) -> None:
     """Show what a bundle trains and what a step costs.
 
-    Of each site: its kernel's share of all parameters, what share of its kernel a task trains, and for each image
-    the FLOPs of its convolution and center branch, of their gradients, and the bytes of saved activations.
-    FLOPs are twice the multiply-adds of all convolutions and matrix products: forward, input gradients and
-    weight gradients. Elementwise ops, the optimizer and the projection are not counted. "Kept" is what the
-    forward pass holds in memory for the backward pass; full fine-tuning keeps each layer's input and each
-    activation's output. "Memory" predicts the peak of learning over a process that has only imported the SDK. The
-    intensity is that of the site's center, where the build had --intensity-data. A bundle that the csk.toml of the
-    workspace, or beside the bundle, does not trust is refused.
+    Of each site: its kernel's share of all parameters, what share of its kernel a task trains, and for each
+    image the FLOPs of its convolution and center branch, or of the whole kernel, of their gradients, and the
+    bytes of saved activations. FLOPs are twice the multiply-adds of all convolutions and matrix products:
+    forward, input gradients and weight gradients. Elementwise ops, the optimizer and the projection are not
+    counted. "Kept" is what the forward pass holds in memory for the backward pass; full fine-tuning keeps each
+    layer's input and each activation's output. "Memory" predicts the peak of learning over a process that has
+    only imported the SDK. The intensity is that of the site's center, where the build had --intensity-data. A
+    bundle that the csk.toml of the workspace, or beside the bundle, does not trust is refused.
 
     \b
     Example:  csk-sdk inspect bundle

@@ -28,6 +28,14 @@ class Features(StrEnum):
     wide = "wide"
 
 
+class CenterKind(StrEnum):
+    """Which convolutions' centers are looked at."""
+
+    CENTER = "center"
+    POINTWISE = "1x1"
+    ALL = "all"
+
+
 class SiteKind(StrEnum):
     """Which convolutions can be trained."""
 

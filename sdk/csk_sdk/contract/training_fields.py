@@ -50,7 +50,7 @@ class TrainingFields:
     """
 
     learning_rate: float = 0.01
-    """Peak learning rate of the centers; it follows a cosine. 0 or more, and finite."""
+    """Peak learning rate of the centers, or kernels; it follows a cosine. 0 or more, and finite."""
 
     head_learning_rate: float = 0.005
     """Peak learning rate of the head; it follows a cosine. 0 or more, and finite."""

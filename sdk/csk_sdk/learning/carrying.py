@@ -73,8 +73,8 @@ class Carried:
         yield from self._features(about, features)
         if self.behind and about.kept:
             yield (
-                "What training had moved in the old network is left behind: the new bundle has other features, or "
-                "trains other layers."
+                "What training had moved in the old network is left behind: the new bundle has other features, trains "
+                "other layers, or kernels as a whole where the old one trained their centers, or the other way round."
             )
         if self.frozen:
             sites = ", ".join(self.frozen[:4]) + (", ..." if len(self.frozen) > 4 else "")

@@ -332,11 +332,16 @@ def require_possible(
     RuntimeMissingError without the backend's package, TaskError for more classes than it has room for, ConfigError for
     settings that it or the bundle's loss cannot keep.
     """
+    require_trainable(bundle, config)
+    require_ready(backend, bundle, name, classes, config)
+    require_budget(bundle, config)
+
+
+def require_trainable(bundle: Bundle, config: TrainingConfig) -> None:
+    """Raise ConfigError where `train` asks for what the bundle was not built to train."""
     what = bundle.manifest.trained
     if config.train in (CENTERS, KERNELS) and config.train != what:
         sites = "kernels" if config.train == KERNELS else "center"
         raise ConfigError(
             said("trains_other", asked=config.train, bundle=str(bundle.folder), trained=what, sites=sites)
         )
-    require_ready(backend, bundle, name, classes, config)
-    require_budget(bundle, config)

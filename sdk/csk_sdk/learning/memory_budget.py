@@ -193,6 +193,8 @@ def _require_known(manifest: Manifest, backend: str) -> None:
 
 
 def _smaller_bundle(manifest: Manifest) -> str:
+    if manifest.whole_kernels:
+        return "with --sites center, or fewer features (--features) or sites (--trainable)"
     if manifest.precision == INT8:
         return "with fewer features (--features) or sites (--trainable), or from a smaller network"
     return "with --precision int8, or fewer features (--features) or sites (--trainable)"

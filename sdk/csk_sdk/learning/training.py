@@ -32,7 +32,7 @@ from csk_sdk.method.known_classes import contradicted, known_among
 from csk_sdk.method.label_check import LabelEvidence
 from csk_sdk.method.novelty import novelty
 from csk_sdk.method.optimizers import Optimizer, optimizer_of
-from csk_sdk.method.projection import Projector, basis, projectors, restrict
+from csk_sdk.method.projection import Projector, basis, projectors, restrict, threshold
 from csk_sdk.method.selection import Sensitivity, select_channels
 from csk_sdk.network.finite import require_converged
 from csk_sdk.network.knowledge import Batch, FeatureSample, Tensors, learnable_features, require_room
@@ -332,7 +332,8 @@ class TaskTraining:
     def _select(self, site: Site, chosen: NDArray[np.int64], delta: NDArray[np.float32]) -> None:
         name = site.name
         self.selected[name], self.deltas[name] = chosen, delta
-        self.bases[name] = basis(restrict(self._tensors[f"moment/{name}"], chosen), self._config.energy)
+        energy = threshold(self._config.energy, site.taps)
+        self.bases[name] = basis(restrict(self._tensors[f"moment/{name}"], chosen), energy)
 
     def _make_projectors(self) -> None:
         self._projectors = projectors({site.name: site.rows for site in self.sites}, self.bases)

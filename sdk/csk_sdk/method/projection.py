@@ -54,6 +54,15 @@ def restrict(moment: NDArray[Any], selected: Indices) -> Float64:
     return np.where(together, entries, 0.0).astype(np.float64)
 
 
+def threshold(energy: float, taps: int) -> float:
+    """The share of variance to keep where `taps` positions of a kernel are trained, `energy` being that of a center.
+
+    Neighbouring positions see nearly the same, so that few directions have most of the variance of whole patches: at
+    0.8 of it, digits forgot a tenth of what they kept with centers (docs/decisions/0040). 0 and 1 stay.
+    """
+    return float(energy ** (1.0 / taps))
+
+
 def basis(moment: Float64, energy: float) -> Float32:
     """Orthonormal directions to keep clear of: the leading eigenvectors of `moment`, `(k, r)` float32.
 

@@ -18,6 +18,7 @@ from csk_sdk.device.choice import colon_lines, cpu_name, in_chosen_precision
 from csk_sdk.errors import ConfigError, CskError, StateLockedError, TaskError
 from csk_sdk.formats.places import BUNDLE, mistaken
 from csk_sdk.formats.wording import plural
+from csk_sdk.learning.life import require_trainable
 from csk_sdk.runtime.providers import CPU
 from csk_sdk.runtime.sessions import installed_runtimes, load_onnxruntime
 from csk_sdk.state import State
@@ -79,6 +80,10 @@ def examine(
         except CskError as error:
             yield Check("Graphs", FAIL, str(error))
             return
+        try:
+            require_trainable(opened, space.config)
+        except ConfigError as error:
+            yield Check("Settings", FAIL, str(error), "Change `train` under [training] in csk.toml.")
         yield from graph_checks(opened, checkpoint, space.config)
         yield from provider_checks(opened, checkpoint, space)
     yield from _state(space, opened, checkpoint)

@@ -69,9 +69,14 @@ export function rowsOf(site: Site): number {
   return site.shape[0]! / site.groups;
 }
 
+/** How many positions of the kernel are trainable: its center, or all. */
+export function tapsOf(site: Site): number {
+  return site.whole ? sizeOf(site.shape.slice(2)) : 1;
+}
+
 /** What of a kernel one output channel can learn: `c_in / groups`, and of a whole kernel all its positions. */
 export function widthOf(site: Site): number {
-  return site.shape[1]! * (site.whole ? sizeOf(site.shape.slice(2)) : 1);
+  return site.shape[1]! * tapsOf(site);
 }
 
 /** What tasks select from: the `widthOf` of all groups, one after the other. */

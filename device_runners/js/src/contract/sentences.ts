@@ -99,7 +99,7 @@ export const SENTENCES = {
     '{path} holds what is to be forgotten, and could not be removed: check that it can be written there, and do it again.',
   remainsMoments:
     'the second moments of the trained layers, which are sums over all images, and protect what was learned',
-  remainsCenters: 'the centers that training has moved, and with them how all features drifted',
+  remainsCenters: 'what training has moved in the kernels, and with it how all features drifted',
   remainsSpread: 'the spread that all classes share: not all of it is kept class by class',
   remainsSketch:
     'how clearly, and how far from all, images of classes learned later lay: quantiles, measured when the forgotten were known',

@@ -20,7 +20,7 @@ export interface TrainingConfig {
   readonly followDrift: boolean | null;
   /** How a gradient becomes a step: SGD with momentum, AdamW, or Lion, which has half of AdamW's memory and wants learning rates of 0.001 or less. */
   readonly optimizer: 'sgd' | 'adamw' | 'lion';
-  /** Peak learning rate of the centers; it follows a cosine. 0 or more, and finite. */
+  /** Peak learning rate of the centers, or kernels; it follows a cosine. 0 or more, and finite. */
   readonly learningRate: number;
   /** Peak learning rate of the head; it follows a cosine. 0 or more, and finite. */
   readonly headLearningRate: number;

@@ -170,8 +170,8 @@ class Carrying {
     }
     if (this.moved && !this.whole && kept) {
       notes.push(
-        'What training had moved in the old network is left behind: the new bundle has other features, or ' +
-          'trains other layers.',
+        'What training had moved in the old network is left behind: the new bundle has other features, trains ' +
+          'other layers, or kernels as a whole where the old one trained their centers, or the other way round.',
       );
     }
     if (frozen.length) {

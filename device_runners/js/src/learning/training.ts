@@ -1,7 +1,7 @@
 /** Learning one task, as pure as it gets with a runtime inside: warm up, step, consolidate. No file is written here. */
 
 import type { Bundle } from '../bundle/bundle.js';
-import { columnsOf, rowsOf, type Site, TRAINING_MODEL } from '../bundle/manifest.js';
+import { columnsOf, rowsOf, type Site, TRAINING_MODEL, tapsOf } from '../bundle/manifest.js';
 import type { TrainingConfig } from '../config.js';
 import { HEAD, IMPORTANCE, NOVELTY, WARM_UP } from '../contract/thresholds.js';
 import { type Contradiction, DivergedError } from '../errors.js';
@@ -13,7 +13,7 @@ import { classEvidence, type LabelEvidence } from '../method/labelCheck.js';
 import { type HeadArrays, logisticHead } from '../method/logistic.js';
 import { novelty } from '../method/novelty.js';
 import { type Optimizer, optimizerOf } from '../method/optimizers.js';
-import { type Basis, basisOf, project, restrict } from '../method/projection.js';
+import { type Basis, basisOf, project, restrict, threshold } from '../method/projection.js';
 import { Sensitivity, selectChannels } from '../method/selection.js';
 import { type Batch, type Batches, eachFeatures, FeatureSample } from '../network/features.js';
 import { imageFeed, type Opening } from '../network/feeds.js';
@@ -295,7 +295,7 @@ export class TaskTraining {
 
   private select(site: Site, selected: readonly number[], delta: Float32Array): void {
     const moment = restrict(require32(this.tensors, `moment/${site.name}`), selected);
-    const basis = basisOf(moment, selected.length, this.config.energy);
+    const basis = basisOf(moment, selected.length, threshold(this.config.energy, tapsOf(site)));
     this.sites.set(site.name, { site, selected, delta, basis });
   }
 

@@ -46,6 +46,14 @@ export function restrict(moment: Float32Tensor, selected: ArrayLike<number>): Fl
 }
 
 /**
+ * The share of variance to keep where `taps` positions of a kernel are trained, `energy` being that of a center: neighbouring
+ * positions see nearly the same, so that few directions have most of the variance of whole patches. 0 and 1 stay.
+ */
+export function threshold(energy: number, taps: number): number {
+  return energy ** (1 / taps);
+}
+
+/**
  * Directions to keep clear of: the leading eigenvectors of `moment` `(k, k)`, the smallest number of them whose
  * eigenvalues reach the fraction `energy` of the trace. Energy 0, or a moment of zero, gives none; energy 1 gives every
  * direction with an eigenvalue above rounding. Of a moment that freezes its site (csk_sdk's `frozen_moment`) all are
