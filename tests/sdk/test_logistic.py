@@ -66,3 +66,13 @@ def test_default_tolerance_is_near_the_optimum() -> None:
     exact = logistic_head(features, labels, 10, tolerance=1e-8, iterations=5000)
     same = (features @ quick[0].T + quick[1]).argmax(1) == (features @ exact[0].T + exact[1]).argmax(1)
     assert same.mean() > 0.99
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-9])
+@pytest.mark.parametrize(("n", "f"), [(12, 40), (40, 12)], ids=["few", "many"])
+def test_images_that_are_all_the_same_tell_nothing(n: int, f: int, noise: float) -> None:
+    rng = np.random.default_rng(0)
+    same = 3.0 + np.tile(rng.normal(size=f), (n, 1)) + noise * rng.normal(size=(n, f))
+    weight, bias = logistic_head(same.astype(np.float32), np.arange(n) % 3, 3)
+    assert np.isfinite(weight).all()
+    np.testing.assert_allclose(bias + weight @ same[0].astype(np.float32), bias[0], atol=0.2)

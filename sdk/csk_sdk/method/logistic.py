@@ -190,9 +190,9 @@ def _fit(
     slope = gradient(weight)
     along, steep = space.logits(slope), space.dot(slope, slope)
     bound = curvature * float(np.vdot(along, along)) / len(x) + space.decayed(slope)
-    least, left = tolerance * np.sqrt(steep), iterations - 1
+    least, left = tolerance**2 * steep, iterations - 1
     approximation = _InverseHessian(steep / bound if bound > 0.0 else 0.0, space.dot)
-    while left > 0 and np.sqrt(space.dot(slope, slope)) > least:
+    while left > 0 and space.dot(slope, slope) > least:
         direction = approximation.times(slope)
         descent, step = space.dot(slope, direction), 1.0
         while True:
@@ -308,9 +308,10 @@ class _InverseHessian:
         self._pairs: list[tuple[Float32, Float32, float]] = []
 
     def learn(self, step: Float64, change: Float64) -> None:
-        curvature = self._dot(step, change)
-        if curvature > 0.0:
-            self._scale = curvature / self._dot(change, change)
+        curvature, size = self._dot(step, change), self._dot(change, change)
+        # Of images that are all the same either may be nothing but rounding.
+        if curvature > 0.0 and size > 0.0:
+            self._scale = curvature / size
             self._pairs = self._pairs[1 - MEMORY :]
             self._pairs.append((step.astype(np.float32), change.astype(np.float32), 1.0 / curvature))
 

@@ -262,11 +262,12 @@ class InverseHessian {
   }
 
   learn(step: Float64Array, change: Float64Array): void {
-    const curvature = this.space.dot(step, change);
-    if (!(curvature > 0)) return;
+    const [curvature, size] = [this.space.dot(step, change), this.space.dot(change, change)];
+    // Of images that are all the same either may be nothing but rounding.
+    if (!(curvature > 0 && size > 0)) return;
     this.#pairs.push({ step, change, inverse: 1 / curvature });
     if (this.#pairs.length > HEAD.memory) this.#pairs.shift();
-    this.#scale = curvature / this.space.dot(change, change);
+    this.#scale = curvature / size;
   }
 
   times(slope: Float64Array): Float64Array {
