@@ -145,12 +145,13 @@ def binary_logistic_heads(
 def standardized(features: Float32) -> tuple[Float32, NDArray[np.float64], NDArray[np.float64]]:
     """Features `(n, f)` with mean 0 and deviation 1 and a last column of ones, and that mean and deviation `(f,)`.
 
-    A feature that never fires on this task carries nothing: its deviation is infinite, so it becomes 0 and keeps
-    weight 0.
+    A feature that never fires on this task carries nothing, nor does one that differs between images by what float32
+    rounds: its deviation is infinite, so it becomes 0 and keeps weight 0.
     """
     mean = features.mean(axis=0, dtype=np.float64)
     deviation = features.std(axis=0, dtype=np.float64)
-    scale = np.where(deviation > LEAST_DEVIATION * max(float(deviation.max()), 1e-30), deviation, np.inf)
+    least = np.maximum(np.abs(mean), max(float(deviation.max()), 1e-30))
+    scale = np.where(deviation > LEAST_DEVIATION * least, deviation, np.inf)
     x = np.ones((len(features), features.shape[1] + 1), np.float32)
     np.subtract(features, mean.astype(np.float32), out=x[:, :-1])
     x[:, :-1] /= scale.astype(np.float32)

@@ -232,7 +232,7 @@ export const HEAD = {
   tolerance: 0.0001,
   /** Steps of the fit, at most. */
   iterations: 200,
-  /** A feature whose deviation is at most this share of the largest carries nothing, and gets weight 0. */
+  /** A feature whose deviation is at most this share of the largest, or of its own mean, carries nothing, and gets weight 0. */
   leastDeviation: 1e-6,
   /** Steps that the fit remembers, and tells the curvature by. */
   memory: 10,

@@ -328,7 +328,8 @@ export function softmaxRows(logits: Float64Array | Float32Array, classes: number
 
 /**
  * Features with mean 0 and deviation 1 and a last column of ones, `(n, f + 1)`. A feature that never fires on this task
- * carries nothing: its deviation is infinite, so it becomes 0 and keeps weight 0.
+ * carries nothing, nor does one that differs between images by what float32 rounds: its deviation is infinite, so it becomes 0
+ * and keeps weight 0.
  */
 export function standardized(
   features: Float32Array,
@@ -346,7 +347,8 @@ export function standardized(
     largest = Math.max(largest, scale[j]!);
   }
   for (let j = 0; j < f; j++)
-    if (!(scale[j]! > HEAD.leastDeviation * largest)) scale[j] = Number.POSITIVE_INFINITY;
+    if (!(scale[j]! > HEAD.leastDeviation * Math.max(largest, Math.abs(mean[j]!))))
+      scale[j] = Number.POSITIVE_INFINITY;
   const x = new Float64Array(n * (f + 1));
   for (let i = 0; i < n; i++) {
     for (let j = 0; j < f; j++) x[i * (f + 1) + j] = (features[i * f + j]! - mean[j]!) / scale[j]!;
