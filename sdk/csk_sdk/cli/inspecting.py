@@ -172,18 +172,15 @@ def memory_rows(manifest: Manifest) -> list[tuple[str, str]]:
 def shares_rows(found: Inspection) -> list[tuple[str, str]]:
     """Trainable share of all parameters."""
     what, share = found.manifest.trained, f"{100 * found.manifest.channel_ratio:g} %"
-    ratio = f"{share} of the channels" if what == CENTERS else f"{share} of the channels' positions"
+    ratio = f"of {share} of the channels" if what == CENTERS else f"at {share} of the channels' positions"
     total = found.parameters
     if total is None:
-        return [("Trainable", f"{found.trainable:,} parameters; a task trains {found.trained:,} ({ratio})")]
+        return [
+            ("Trainable", f"{found.trainable:,} parameters; a task trains {found.trained:,} ({what} {ratio})")
+        ]
     return [
         ("Trainable", f"{what} and head, {percent(found.trainable, total)} of {total:,} parameters"),
-        (
-            "A task trains",
-            f"{percent(found.trained, total)}: the {what} of {ratio}, and its head"
-            if what == CENTERS
-            else f"{percent(found.trained, total)}: the kernels at {ratio}, and its head",
-        ),
+        ("A task trains", f"{percent(found.trained, total)}: the {what} {ratio}, and its head"),
     ]
 
 

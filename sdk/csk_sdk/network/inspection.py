@@ -44,7 +44,7 @@ class SiteSummary:
         frozen, dense = 2 * pixels * parameters, 2 * pixels * site.rows * site.columns
         if site.whole:
             # One convolution with the changed kernel, its gradient at every position, and what it hands on.
-            forward, backward = frozen, 2 * frozen - (frozen if first else 0)
+            forward, backward = frozen, frozen if first else 2 * frozen
             kept = 4 * math.prod(site.input_size) * site.shape[1] * site.groups
         else:
             computed = selected if site.groups == 1 else site.columns
