@@ -20,7 +20,7 @@ from torch.nn import functional
 
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS / "conformance"), str(TESTS / "builder")]
-from network import _batch_norm_scale, _seen_by_center  # noqa: E402
+from network import _batch_norm_scale, _seen  # noqa: E402
 
 from csk_sdk.contract.manifest import Manifest, Site  # noqa: E402
 
@@ -133,7 +133,7 @@ def _kernels(
 
 
 def _moment(site: Site, x: Tensor) -> NDArray:
-    seen = _seen_by_center(site, x.detach().numpy())
+    seen = _seen(site, x.detach().numpy())
     return np.stack([block.T @ block for block in np.split(seen, site.groups, axis=1)])
 
 
