@@ -115,7 +115,7 @@ describe('opening a bundle', () => {
   });
 
   it.each<[string, (manifest: { [key: string]: Json }) => void, RegExp]>([
-    ['a newer schema', (m) => void (m.schema_version = parseJson('3')), /schema 3, .* reads up to 2: update/],
+    ['a newer schema', (m) => void (m.schema_version = parseJson('4')), /schema 4, .* reads up to 3: update/],
     ['no schema', (m) => void delete m.schema_version, /not a csk-sdk bundle/],
     ['a missing field', (m) => void delete m.head, /: head is missing\./],
     [
