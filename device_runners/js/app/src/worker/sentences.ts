@@ -23,7 +23,7 @@ export function contradicting({ found }: ContradictionError): string {
 type Found = Pick<LearnReport, 'headsOnlyBecause' | 'forgetting' | 'warnings' | 'twins' | 'gain'>;
 
 // How csk-sdk's sentences begin that name settings, and are said in other words here.
-const HEADS_INSTEAD = 'the trained centers would have cost';
+const HEADS_INSTEAD = 'what was trained would have cost';
 const NOT_TOLD = 'among all classes only';
 
 /** What a person should know about a task that was learned. */
