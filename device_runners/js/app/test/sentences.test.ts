@@ -46,7 +46,7 @@ test('one class has no remark of its own, and loses none', () => {
 });
 
 test('what training would have cost is said in points', () => {
-  const warnings = [strange, 'the trained centers would have cost, maxForgetting'];
+  const warnings = [strange, 'what was trained would have cost, maxForgetting'];
   const found = said({ headsOnlyBecause: 'max-forgetting', forgetting: 46.1, warnings });
   expect(found).toHaveLength(2);
   expect(found[1]).toMatch(
