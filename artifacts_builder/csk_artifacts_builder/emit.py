@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -159,6 +159,18 @@ def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
         return default
     value = found.value
     return list(value) if isinstance(value, tuple | list) else value
+
+
+def nodes_above(values: Iterable[ir.Value]) -> set[ir.Node]:
+    """All nodes that these values are computed by."""
+    found: set[ir.Node] = set()
+    waiting = [value.producer() for value in values]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            waiting += [value.producer() for value in node.inputs if value is not None]
+    return found
 
 
 def called(node: ir.Node) -> str:

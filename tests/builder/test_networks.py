@@ -174,7 +174,11 @@ def _agree(name: str, gradient: NDArray, at: NDArray, loss: Callable[[dict[str, 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
 def test_eval_model_is_the_source_model_with_changed_centers(cases: Cases, network: Network) -> None:
-    case = cases(network)
+    outputs_agree(cases(network))
+
+
+def outputs_agree(case: Case) -> None:
+    """The eval model's logits are those of the source network with the case's changes, which change them."""
     start = case.bundle.checkpoint()
     feeds = case.feeds | {"head.weight": start["head/base/weight"], "head.bias": start["head/base/bias"]}
     got = Graph(case.bundle.path(EVAL_MODEL), 1).run(feeds, ["logits"])["logits"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from csk_artifacts_builder.emit import Emitter, static_shape
+from csk_artifacts_builder.emit import Emitter, nodes_above, static_shape
 from csk_artifacts_builder.graphs.models import FEATURES, Working, finish, open_up
 from csk_sdk.contract.manifest import (
     CHANNEL_MEAN,
@@ -127,13 +127,7 @@ def _output_all(work: Working, means: Sequence[ir.Value], variances: Sequence[ir
 
 def _convolutions(work: Working) -> list[ir.Node]:
     """Those that the features are made of, in the graph's order."""
-    reached: set[ir.Node] = set()
-    open_ends = [work.split.features.producer()]
-    while open_ends:
-        node = open_ends.pop()
-        if node is not None and node not in reached:
-            reached.add(node)
-            open_ends += [value.producer() for value in node.inputs if value is not None]
+    reached = nodes_above([work.split.features])
     return [node for node in work.model.graph if node in reached and node.op_type == "Conv"]
 
 

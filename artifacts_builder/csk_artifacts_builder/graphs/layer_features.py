@@ -23,7 +23,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
 
-from csk_artifacts_builder.emit import Emitter, static_shape
+from csk_artifacts_builder.emit import Emitter, nodes_above, static_shape
 from csk_artifacts_builder.graphs.center import site_node
 from csk_artifacts_builder.graphs.choice import choose_sites
 from csk_artifacts_builder.graphs.head import split_head
@@ -117,16 +117,7 @@ def _inputs(model: ir.Model, sites: Sequence[Site]) -> list[ir.Value]:
 
 def _is_layer(x: ir.Value) -> bool:
     """Whether a convolution has made it: the image, scaled or not, is no layer."""
-    todo, met = [x.producer()], set[ir.Node]()
-    while todo:
-        node = todo.pop()
-        if node is None or node in met:
-            continue
-        if node.op_type == "Conv":
-            return True
-        met.add(node)
-        todo += [value.producer() for value in node.inputs if value is not None]
-    return False
+    return any(node.op_type == "Conv" for node in nodes_above([x]))
 
 
 def _channels(values: Sequence[ir.Value]) -> int:

@@ -25,7 +25,7 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from csk_artifacts_builder.emit import attribute
+from csk_artifacts_builder.emit import attribute, nodes_above
 from csk_artifacts_builder.measure.fixed_sizes import sized
 from csk_sdk.contract.manifest import LABEL, Site
 from csk_sdk.method.selection import channel_count
@@ -115,7 +115,7 @@ def _centers(model: ir.Model) -> dict[str, int]:
     backward: set[ir.Value] = {label}
     step = 0
     kept: set[ir.Value] = set()
-    forward = _made_of(next(value for value in model.graph.outputs if value.name == _LOGITS))
+    forward = nodes_above(value for value in model.graph.outputs if value.name == _LOGITS)
     for node in model.graph:
         if node.op_type in _PRODUCTS:
             step += _flops(node)
@@ -123,18 +123,6 @@ def _centers(model: ir.Model) -> dict[str, int]:
             kept.update(_saved(node.inputs, backward, forward))
             backward.update(node.outputs)
     return {"step_centers": step, "kept_centers": sum(_per_image(value) * _bytes(value) for value in kept)}
-
-
-def _made_of(value: ir.Value) -> set[ir.Node]:
-    """The nodes that compute a value."""
-    found: set[ir.Node] = set()
-    waiting = [value.producer()]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in found:
-            found.add(node)
-            waiting += [x.producer() for x in node.inputs if x is not None]
-    return found
 
 
 def _saved(

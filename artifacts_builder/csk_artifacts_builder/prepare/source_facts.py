@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from csk_artifacts_builder.emit import nodes_above
+
 CONVOLUTIONS = {"Conv", "ConvTranspose", "DeformConv"}
 # Why a convolution of the file is none of the prepared graph.
 UNREAD = "nothing of it reaches the scores"
@@ -44,7 +46,7 @@ class SourceFacts:
 
     def with_read(self, model: ir.Model) -> SourceFacts:
         """After constants are folded and the output is chosen: which convolutions have nothing to do with it."""
-        above = _above(model.graph.outputs)
+        above = nodes_above(model.graph.outputs)
         return self._told(
             CONSTANT if node is None else None if node in above else UNREAD for node in self._nodes(model)
         )
@@ -97,15 +99,3 @@ def _kernel(node: ir.Node) -> tuple[int, ...]:
     sizes = list(weight.shape) if weight is not None and weight.shape is not None else []
     known = tuple(size for size in sizes if isinstance(size, int))
     return known if len(known) == len(sizes) else ()
-
-
-def _above(outputs: Iterable[ir.Value]) -> set[ir.Node]:
-    """All nodes that `outputs` are computed by."""
-    found: set[ir.Node] = set()
-    waiting = [value.producer() for value in outputs]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in found:
-            found.add(node)
-            waiting += [value.producer() for value in node.inputs if value is not None]
-    return found
