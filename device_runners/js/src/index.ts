@@ -1,7 +1,7 @@
 /** csk-sdk: on-device incremental learning, on any JavaScript build of ONNX Runtime. */
 
 export { Bundle } from './bundle/bundle.js';
-export type { Manifest, Site } from './bundle/manifest.js';
+export { type Manifest, type Site, type Trained, trainedBy } from './bundle/manifest.js';
 export { type BundleSource, MemoryBundle } from './bundle/source.js';
 export { DEFAULTS, type TrainingConfig } from './config.js';
 export { type Picture, Preprocessing } from './data/pictures.js';

@@ -213,7 +213,7 @@ def _along_the_way(
     metric: str,
 ) -> Scores:
     """Rows of all generations up to this one; `first_tested` is whether the first of `names` has test images."""
-    numbers = _way(generation, {record.number: record for record in state.records()})
+    numbers = _way(generation, {record.number: record for record in state.records()}, saved)
     rows = [{} if number is None else saved.get(number, {}) for number in numbers]
     if not first_tested and len(numbers) == len(names):
         # No test images of the base classes: the matrix begins with the first learned task.
@@ -223,21 +223,23 @@ def _along_the_way(
     return Scores(tuple(names), tuple(rows), metric)
 
 
-def _way(generation: Generation, records: Mapping[int, GenerationRecord]) -> list[int | None]:
-    """The generations from 0 to this one, each with one task more; None where a record is lost.
+def _way(
+    generation: Generation, records: Mapping[int, GenerationRecord], saved: Mapping[int, Row]
+) -> list[int | None]:
+    """The generation that stands for each row: 0 for the base, for each task one, and this one for the last.
 
-    Those between that only changed what was known (forgot, renamed, merged), or were forgotten, are left out.
+    For an earlier task it is the newest that was measured before another was learned, whether that learned it or only
+    changed what was known since (renamed, merged, adapted); None where none was, or it was forgotten.
     """
-    way: list[int | None] = [generation.number]
-    last, parent = generation.tasks[-1].name if generation.tasks else "", generation.parent
-    while len(way) < len(generation.tasks):
-        record = records.get(parent) if parent else None
-        if record is not None and record.task in ("", last):
-            parent = record.parent
-            continue
-        way.insert(0, parent or None)
-        last, parent = (record.task, record.parent) if record else ("", None)
-    return [0, *way] if generation.tasks else way
+    if not generation.tasks:
+        return [generation.number]
+    measured: dict[str, int] = {}
+    number = generation.parent
+    while number and (record := records.get(number)):
+        if number in saved:
+            measured.setdefault(record.task, number)
+        number = record.parent
+    return [0, *(measured.get(task.name) for task in generation.tasks[:-1]), generation.number]
 
 
 def _score(predictor: Predictor, task: Task) -> dict[str, Any]:

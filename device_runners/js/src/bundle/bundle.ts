@@ -14,7 +14,7 @@ import {
   type Tensors,
 } from '../formats/tensors.js';
 import { Graph, type Runtime, type SessionSettings } from '../runtime/sessions.js';
-import { besideOf, withBeside } from './beside.js';
+import { besideOf, differenceOf, withBeside } from './beside.js';
 import { checkChannels, checkCheckpoint, checkFile } from './checks.js';
 import {
   CHECKPOINT,
@@ -177,8 +177,11 @@ export class Bundle {
     const data = this.file(WEIGHTS);
     const small = withSmallMaps(this.file(file));
     const written = onWebGpu(settings.options) ? withPadsApart(small) : small;
-    const both = beside ? withBeside(written, new Set(sites.keys())) : written;
+    const whole = new Set([...sites.values()].flatMap((site) => (site.whole ? [site.weight] : [])));
+    const both = beside ? withBeside(written, new Set(sites.keys()), whole) : written;
     const model = withTensors(both, (tensor, { offset, length }) => {
+      const apart = sites.get(differenceOf(tensor) ?? '');
+      if (apart && beside) return bytesOf(differenceAt(apart, beside, tensors));
       const other = besideOf(tensor);
       const site = sites.get(other ?? tensor);
       if (site) return bytesOf(this.foldedKernel(site, other && beside ? beside : tensors));
@@ -195,6 +198,18 @@ function tensorsOf(file: Uint8Array, where: string): Tensors {
   } catch (error) {
     throw new BundleError(`${where} cannot be read (${reasonOf(error)}). Copy the bundle again.`);
   }
+}
+
+/** What a site's centers are in one generation, less what they are in another. */
+function differenceAt({ name }: Site, one: Tensors, other: Tensors): Float32Tensor {
+  const [{ shape, data }, less] = [one, other].map((tensors) => require32(tensors, `center/${name}`)) as [
+    Float32Tensor,
+    Float32Tensor,
+  ];
+  return float32(
+    shape,
+    data.map((value, at) => value - less.data[at]!),
+  );
 }
 
 /** Weight and bias of the head of one task, if it is there. */

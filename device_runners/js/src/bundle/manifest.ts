@@ -84,7 +84,7 @@ export function columnsOf(site: Site): number {
   return widthOf(site) * site.groups;
 }
 
-/** Which of them a bundle was built for. */
+/** What tasks train on a bundle: the centers of its kernels, or kernels as a whole. */
 export function trainedBy(manifest: Manifest): Trained {
   return manifest.sites.some((site) => site.whole) ? 'kernels' : 'centers';
 }

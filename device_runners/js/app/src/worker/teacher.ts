@@ -12,6 +12,7 @@ import {
   StateError,
   TaskError,
   TwinError,
+  trainedBy,
   type Way,
 } from 'csk-sdk';
 import { HttpBundle, IndexedDbStorage } from 'csk-sdk/browser';
@@ -265,7 +266,7 @@ export class Teacher {
     const labels = train.map(({ label }) => label);
     const settings = {
       epochs: EPOCHS,
-      train: 'centers' as const,
+      train: trainedBy(this.learner.bundle.manifest),
       labelCheck: task.labels !== 'believed',
       ...(task.twin === 'counted' ? { maxForgetting: 100 } : {}),
       ...(task.contradicts ? { replace: task.contradicts === 'replaces' } : {}),
