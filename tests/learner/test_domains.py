@@ -121,6 +121,17 @@ def test_images_of_no_domain_are_seen_to_the_bit_as_before(learner: Learner, dig
     assert np.abs(learner.features(faint(images)) - shown).max() > 0.1
 
 
+def test_a_second_domain_of_the_same_images_is_refused_where_some_are_not_told_to_be_of_the_first(
+    learner: Learner, digits: Digits
+) -> None:
+    images = mixed(digits)
+    images = np.concatenate([faint(images[:130]), images[130:]])
+    learner.adapt("faint", images)
+    assert 0.7 < np.mean(np.array(learner.predict(images).domains) == "faint") < 0.9
+    with pytest.raises(TaskError, match="are no nearer to what is known than they are seen now"):
+        learner.adapt("again", images)
+
+
 def test_a_second_domain_of_the_same_look_is_refused(learner: Learner, digits: Digits) -> None:
     images = faint(mixed(digits))
     learner.adapt("faint", images[::2])
@@ -223,10 +234,14 @@ def refused(digits: Digits) -> dict[str, tuple[str, Pixels, str]]:
         "noise": ("noise", noise, "are no nearer to what is known than they are seen now"),
         "a path for a name": ("a/b", faint(images), "A domain cannot be called 'a/b'"),
         "a name of nothing": ("", faint(images), "A domain cannot be called ''"),
+        "the name of what is no domain": ("base", faint(images), "A domain cannot be called 'base'"),
     }
 
 
-@pytest.mark.parametrize("kind", ["few", "alike", "noise", "a path for a name", "a name of nothing"])
+@pytest.mark.parametrize(
+    "kind",
+    ["few", "alike", "noise", "a path for a name", "a name of nothing", "the name of what is no domain"],
+)
 def test_what_cannot_be_adapted_to_is_refused(learner: Learner, digits: Digits, kind: str) -> None:
     name, images, sentence = refused(digits)[kind]
     with pytest.raises(TaskError) as caught:

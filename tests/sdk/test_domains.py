@@ -150,19 +150,21 @@ def test_a_domain_of_another_network_is_refused(part: str, change: np.ndarray | 
     ("before", "after", "unknown", "another", "expected"),
     [
         # Night, and JPEG of a low quality: 5 % right before and 37 after, 22 and 31.
-        (1.71, 1.84, 0.20, False, False),
-        (2.05, 2.09, 0.27, False, False),
+        (1.71, 1.84, 0.20, None, False),
+        (2.05, 2.09, 0.27, None, False),
         # One class: with little contrast, and as it always looks.
-        (1.00, 1.05, 0.47, False, True),
-        (1.00, 1.54, 0.48, False, True),
+        (1.00, 1.05, 0.47, None, True),
+        (1.00, 1.54, 0.48, None, True),
         # Other things in a poor look come nearer, and are asked about.
-        (1.00, 0.23, 0.68, False, False),
+        (1.00, 0.23, 0.68, None, False),
         # A look that is known already, and one near to it that gains.
-        (1.00, 1.00, 0.05, True, True),
-        (1.00, 0.95, 0.05, True, False),
+        (1.00, 1.00, 0.05, (1.00, 1.00), True),
+        (1.00, 0.95, 0.05, (1.00, 0.95), False),
+        # One that is known already, of which some images are not told to be of it.
+        (1.13, 1.10, 0.05, (1.09, 1.09), True),
     ],
 )
 def test_a_domain_of_one_class_or_of_a_known_look_brings_nothing(
-    before: float, after: float, unknown: float, another: bool, expected: bool
+    before: float, after: float, unknown: float, another: tuple[float, float] | None, expected: bool
 ) -> None:
     assert brings_nothing(before, after, unknown, another) is expected

@@ -218,6 +218,14 @@ describe('a domain', () => {
     expect(learner.domains).toEqual(['faint']);
   });
 
+  it('is refused where another shows the same look of most of its images', async () => {
+    const pictures = [...(await shown(faint)).slice(0, 130), ...(await shown(plain)).slice(130, 160)];
+    await learner.adapt('faint', pictures);
+    await expect(learner.adapt('again', pictures)).rejects.toThrow(
+      'are no nearer to what is known than they are seen now',
+    );
+  });
+
   it('is one of 16 at most', async () => {
     const storage = new MemoryStorage();
     learner = await opened(storage);

@@ -47,7 +47,7 @@ from csk_sdk.network.finite import require_answers
 from csk_sdk.network.knowledge import FeatureExtractor
 from csk_sdk.network.predicting import class_distance, class_head, is_folder_name
 from csk_sdk.objectives.classification import PRIOR_PICTURES
-from csk_sdk.state import Generation, State
+from csk_sdk.state import BASE, Generation, State
 from csk_sdk.state.versions import domain_names
 
 
@@ -138,14 +138,17 @@ def adapt(
     tensors, apart = _domain(bundle, others, name, given, features, threads)
     with closing(Domains(bundle, kept, threads)) as known:
         now = np.concatenate([known(batch, part) for batch, part in given.beside(features)])
-        another = bool(known.names) and float((known.told(features) >= 0).mean()) > 0.5
+        of_another = known.told(features) >= 0 if known.names else np.zeros(len(features), np.bool_)
     with closing(Domains(bundle, {**others, **tensors}, threads)) as domain:
         seen = np.concatenate([domain.through(0, batch) for batch in given])
         told = float((domain.told(features) == 0).mean())
     distance = class_distance(generation, class_head(generation, bundle.manifest))
     measured = None if distance is None else _nearer(distance, now, seen)
-    if measured is not None and brings_nothing(*measured, another):
-        raise TaskError(said("domain_no_nearer", name=name, images=str(given)))
+    if distance is not None and measured is not None:
+        mostly = of_another.mean() > 0.5
+        another = _nearer(distance, now[of_another], seen[of_another])[:2] if mostly else None
+        if brings_nothing(*measured, another):
+            raise TaskError(said("domain_no_nearer", name=name, images=str(given)))
     before, after, unknown = measured or (None, None, None)
     committed = state.commit(generation.number, generation.tasks, {**kept, **tensors})
     state.clear_progress()
@@ -170,7 +173,7 @@ def forget_domain(state: State, name: str) -> Generation:
 def _require_possible(bundle: Bundle, generation: Generation, name: str, replace: bool) -> None:
     if not bundle.manifest.domain_channels:
         raise BundleError(said("domain_no_graphs", bundle=str(bundle.folder)))
-    if not is_folder_name(name):
+    if not is_folder_name(name) or name == BASE:
         raise TaskError(said("domain_name", name=repr(name[:40])))
     known = domain_names(generation.tensors)
     if name in known and not replace:

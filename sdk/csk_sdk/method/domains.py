@@ -125,12 +125,15 @@ def domain_of(scores: NDArray[np.float32]) -> NDArray[np.int64]:
     return found
 
 
-def brings_nothing(before: float, after: float, unknown: float, another: bool) -> bool:
+def brings_nothing(
+    before: float, after: float, unknown: float, another: tuple[float, float] | None = None
+) -> bool:
     """Whether a domain is to be refused, by the median distances of its images from all that is known.
 
-    As they are seen now, and as it shows them; `unknown` is the share that is unlike all that is known then, and
-    `another` whether most of them are told to be of a domain that is known already. Images that a poor look makes alike
-    lie near to something, so that their distance tells little alone.
+    As they are seen now, and as it shows them; `unknown` is the share that is unlike all that is known then. Where most
+    of them are told to be of a domain that is known already, `another` are both distances of these alone: of the
+    others, none is seen through it. Images that a poor look makes alike lie near to something, so that their distance
+    tells little alone.
     """
     strange = not after < before and unknown > STRANGE
-    return strange or (another and not after < NEARER * before)
+    return strange or (another is not None and not another[1] < NEARER * another[0])

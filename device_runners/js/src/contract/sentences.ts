@@ -32,7 +32,7 @@ export const SENTENCES = {
   domainNoGraphs:
     '{bundle} has no graphs for domains: build it again, with base data and for classes of images or signals.',
   domainName:
-    'A domain cannot be called {name}: its name must be plain text without slashes, backslashes and control characters, and at most 255 bytes. Give it another.',
+    "A domain cannot be called {name}: its name must be plain text without slashes, backslashes and control characters, at most 255 bytes, and not 'base', which is how images look that the model was trained on. Give it another.",
   domainKnown: "Domain '{name}' is known already. Replace it with replace, or give the new one another name.",
   domainUnknown: "There is no domain '{name}'. Known: {known}.",
   domainMany:

@@ -27,6 +27,7 @@ import { requireAnswers } from '../network/finite.js';
 import { classDistance, classHead, PRIOR_IMAGES } from '../network/predicting.js';
 import type { Generation } from '../state/record.js';
 import type { State } from '../state/state.js';
+import { BASE } from '../state/store.js';
 
 /**
  * What `Learner.adapt` did. `domain` is its name, and `generation` the number of the one that was committed; `images` is how
@@ -77,7 +78,7 @@ export async function adapt(
   const kept = [...all].filter(([key]) => !own.has(key));
   const before = new Map([...others, ...kept]);
   const features = await featuresOf(bundle, others, batches, opening);
-  const { now, another } = await seenThrough(bundle, before, batches, features, opening);
+  const { now, ofAnother } = await seenThrough(bundle, before, batches, features, opening);
   const told = toldBy(bundle, others, features, name, images);
   const tensors = await measured(bundle, others, name, batches, told, opening);
   const domain = new Domains(bundle, new Map([...others, ...tensors]), opening);
@@ -87,8 +88,8 @@ export async function adapt(
   } finally {
     await domain.close();
   }
-  const nearer = nearerBy(bundle, generation, now, together(seen));
-  if (nearer && bringsNothing(nearer.distanceBefore, nearer.distance, nearer.unknown, another)) {
+  const nearer = nearerBy(bundle, generation, now, together(seen), ofAnother);
+  if (nearer && bringsNothing(nearer.distanceBefore, nearer.distance, nearer.unknown, nearer.another)) {
     throw new TaskError(filled(SENTENCES.domainNoNearer, { name, images: plural(images, 'image') }));
   }
   const share = domain.told(features).filter((number) => number === 0).length / images;
@@ -119,7 +120,7 @@ function requirePossible(bundle: Bundle, generation: Generation, name: string, r
   if (!bundle.manifest.domain_channels) {
     throw new BundleError(filled(SENTENCES.domainNoGraphs, { bundle: bundle.name }));
   }
-  if (!isFolderName(name)) {
+  if (!isFolderName(name) || name === BASE) {
     // A control character is shown, and not written.
     const shown = JSON.stringify(name.slice(0, 40)).slice(1, -1);
     throw new TaskError(filled(SENTENCES.domainName, { name: `'${shown}'` }));
@@ -166,16 +167,19 @@ function batchesOf(
   return { images, batches };
 }
 
-/** Of features without any domain those that the domains in `tensors` show; and whether most are of `another` of these. */
+/**
+ * Of features without any domain those that the domains in `tensors` show; and the images that are told to be of one of these,
+ * where most are.
+ */
 async function seenThrough(
   bundle: Bundle,
   tensors: Tensors,
   batches: Seen,
   features: Float32Array,
   opening: Opening,
-): Promise<{ now: Float32Array; another: boolean }> {
+): Promise<{ now: Float32Array; ofAnother: readonly number[] }> {
   const known = Domains.of(bundle, tensors, opening);
-  if (!known) return { now: features, another: false };
+  if (!known) return { now: features, ofAnother: [] };
   const found: Float32Array[] = [];
   let start = 0;
   try {
@@ -188,7 +192,8 @@ async function seenThrough(
     await known.close();
   }
   const told = known.told(features);
-  return { now: together(found), another: told.filter((one) => one >= 0).length > told.length / 2 };
+  const ofAnother = [...told.keys()].filter((image) => told[image]! >= 0);
+  return { now: together(found), ofAnother: ofAnother.length > told.length / 2 ? ofAnother : [] };
 }
 
 /** Features `(n, f)` without any domain. Throws TaskError for the first image of which they are not finite. */
@@ -265,22 +270,32 @@ async function measured(
 }
 
 /**
- * Median distances of features before and after, and the share that is still unknown; undefined where it was never measured
- * how far what is known reaches.
+ * Median distances of features before and after, also of those images that are `ofAnother` domain, if there are any; and the share
+ * that is still unknown. Undefined where it was never measured how far what is known reaches.
  */
 function nearerBy(
   bundle: Bundle,
   generation: Generation,
   before: Float32Array,
   after: Float32Array,
-): { distanceBefore: number; distance: number; unknown: number } | undefined {
+  ofAnother: readonly number[],
+):
+  | {
+      distanceBefore: number;
+      distance: number;
+      unknown: number;
+      another: { before: number; after: number } | undefined;
+    }
+  | undefined {
   const found = classDistance(generation, classHead(generation, bundle));
   if (!found) return undefined;
-  const now = distancesOf(found, after);
+  const [then, now] = [distancesOf(found, before), distancesOf(found, after)];
   const limit = limitOf(found, REJECT);
+  const middle = (all: Float32Array): number => median(ofAnother.map((image) => all[image]!));
   return {
-    distanceBefore: median([...distancesOf(found, before)]),
+    distanceBefore: median([...then]),
     distance: median([...now]),
+    another: ofAnother.length ? { before: middle(then), after: middle(now) } : undefined,
     unknown: now.filter((one) => one > limit).length / now.length,
   };
 }

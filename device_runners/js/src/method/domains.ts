@@ -144,11 +144,16 @@ function rowsTogether(rows: Float32Array | Float64Array, f: number): Float64Arra
 
 /**
  * Whether a domain is to be refused, by the median distances of its images from all that is known: as they are seen now, and as
- * it shows them. `unknown` is the share that is unlike all that is known then, and `another` whether most of them are told to be
- * of a domain that is known already. Images that a poor look makes alike lie near to something, so that their distance tells
- * little alone.
+ * it shows them. `unknown` is the share that is unlike all that is known then. Where most of them are told to be of a domain that is
+ * known already, `another` are both distances of these alone: of the others, none is seen through it. Images that a poor look
+ * makes alike lie near to something, so that their distance tells little alone.
  */
-export function bringsNothing(before: number, after: number, unknown: number, another: boolean): boolean {
+export function bringsNothing(
+  before: number,
+  after: number,
+  unknown: number,
+  another?: { readonly before: number; readonly after: number },
+): boolean {
   const strange = !(after < before) && unknown > DOMAINS.strange;
-  return strange || (another && !(after < DOMAINS.nearer * before));
+  return strange || Boolean(another && !(another.after < DOMAINS.nearer * another.before));
 }
