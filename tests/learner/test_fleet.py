@@ -184,6 +184,21 @@ def test_few_images_stay_on_the_device(device: Device, tmp_path: Path) -> None:
     assert (report.classes, report.left_out) == ({"four": 10.0, "five": 10.0}, ())
 
 
+def test_a_class_that_is_told_from_no_other_stays_on_the_device_and_is_named(
+    device: Device, digits: Digits, tmp_path: Path
+) -> None:
+    learner = device("twin")
+    images, labels = digits.arrays((3, 4), 0, 80)
+    learner.learn(Task.from_arrays("01", images, labels, ["drei", "four"]), {"few_shot": 10**6})
+    report = fleet.export(learner, tmp_path / "twin.cskc")
+    assert list(report.classes) == ["four"]
+    (said,) = report.left_out
+    assert said.startswith("'drei' of task '01' stays here: it takes no part in decisions among all classes")
+    # Of a class that a later lesson replaced, something is kept.
+    learner.learn(digits.task("02", (4, 5)), {"few_shot": 10**6}, replace=True)
+    assert fleet.export(learner, tmp_path / "twin.cskc").left_out == (said,)
+
+
 def test_exporting_again_gives_the_same_file(three: dict[str, Learner], tmp_path: Path) -> None:
     before = (tmp_path / "hall.cskc").read_bytes()
     first = fleet.inspect(tmp_path / "hall.cskc")

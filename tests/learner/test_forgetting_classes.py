@@ -405,6 +405,25 @@ def test_rows_of_the_matrix_stay_with_their_tasks(device: Callable[..., Learner]
     assert matrix[-1][0] is not None
 
 
+def test_what_was_measured_stands_in_its_task_s_row_also_where_a_class_was_renamed_behind_it(
+    device: Callable[..., Learner], digits: Digits
+) -> None:
+    learner = device("state", **HEADS)
+    tasks = [digits.task(name, chosen) for name, chosen in TASKS.items()]
+    measured: list[float | None] = []
+    for count, task in enumerate(tasks, 1):
+        learner.learn(task)
+        measured.append(learner.evaluate(tasks[:count]).to_json()["accuracy_matrix"][-1][0])
+        # A class of the first task, so that its images are not tested twice under two names.
+        learner.rename(learner.tasks[0].classes[0], f"called {count}")
+        tasks[0] = replace(tasks[0], classes=learner.tasks[0].classes)
+    rows = learner.evaluate(tasks).to_json()["accuracy_matrix"]
+    assert [row[0] for row in rows[-3:-1]] == measured[:2]
+    learner.forget(task="02")
+    rows = learner.evaluate([tasks[0], tasks[2]]).to_json()["accuracy_matrix"]
+    assert [row[0] for row in rows][:-1] == measured[:1]
+
+
 def test_verify_reads_every_contribution(device: Callable[..., Learner]) -> None:
     learner = device("state", "01", **HEADS)
     folder = learner.bundle.folder, learner.state.folder

@@ -3,6 +3,7 @@
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { TwinError } from '../src/errors.js';
+import { fleet } from '../src/index.js';
 import { Learner } from '../src/learner.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
 import { FolderStorage } from '../src/node/folderStorage.js';
@@ -39,6 +40,12 @@ it('a state whose decisions leave a class out predicts, forgets and renames as i
   expect(labels).not.toContain('drei');
   const own = await learner.predict(only(test, [3]).pictures, { task: '01' });
   expect(new Set(own.labels)).toEqual(new Set(['drei']));
+
+  const exported = await fleet.export(learner, { name: 'twins' });
+  expect([...exported.classes.keys()]).toEqual(['four']);
+  expect(exported.leftOut).toEqual([
+    expect.stringContaining("'drei' of task '01' stays here: it takes no part in decisions"),
+  ]);
 
   const expected = () => learner.tasks[0]!.expected!.classes as Record<string, { confused: string }>;
   expect(expected().drei!.confused).toBe('three');

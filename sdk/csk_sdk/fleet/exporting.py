@@ -130,12 +130,16 @@ def own_of(bundle: Bundle, state: State, tasks: tuple[LearnedTask, ...]) -> Own:
     """What a device has learned itself, and not from its fleet."""
     found: dict[tuple[str, str], Contribution] = {}
     lacking: list[str] = []
+    kept = {name for task in tasks for name, file in task.contributions.items() if file}
     for task in tasks:
         if task.fleet is not None:
             continue
         for name in task.classes:
             file = task.contributions.get(name)
             if file == "":
+                # Where something is kept of the class, a later lesson replaced this one.
+                if name not in kept:
+                    lacking.append(sentence("fleet_apart", name=name, task=task.name))
                 continue
             try:
                 if file is None:

@@ -115,6 +115,8 @@ export const SENTENCES = {
   fleetNoTask: 'this device has learned no task.',
   fleetElsewhere: 'all that was learned was replaced, or is known from elsewhere.',
   fleetLacking: "'{name}' of task '{task}' stays here: its contribution cannot be read ({reason}).",
+  fleetApart:
+    "'{name}' of task '{task}' stays here: it takes no part in decisions among all classes, since it could not be told from another class, and nothing is kept of it.",
   fleetFew:
     "'{name}' of task '{task}' stays here: of {images} it would say too much, and {least} are the least.",
   fleetSaid:

@@ -197,11 +197,18 @@ function digestOf(about: readonly [Json, Json, Json[], { [key: string]: Json }, 
 export async function ownOf(state: State, tasks: readonly LearnedTask[], features: number): Promise<Own> {
   const contributions: OwnContribution[] = [];
   const lacking: string[] = [];
+  const kept = new Set(
+    tasks.flatMap((task) => [...task.contributions].flatMap(([name, file]) => (file ? [name] : []))),
+  );
   for (const task of tasks) {
     if (task.fleet !== undefined) continue;
     for (const name of task.classes) {
       const file = task.contributions.get(name);
-      if (file === '') continue;
+      if (file === '') {
+        // Where something is kept of the class, a later lesson replaced this one.
+        if (!kept.has(name)) lacking.push(filled(SENTENCES.fleetApart, { name, task: task.name }));
+        continue;
+      }
       try {
         if (file === undefined) throw new StateError('none was kept.');
         const found = Contribution.from(await state.contribution(file), features);
