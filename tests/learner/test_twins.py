@@ -57,6 +57,17 @@ def test_a_twin_takes_nothing_from_a_known_class(
     assert learner.forget("three").hidden == ("three",)
 
 
+def test_what_more_images_of_known_classes_cost_the_others_is_not_told(
+    learner: Learner, digits: Digits
+) -> None:
+    images, labels = digits.arrays((4, 5), 0, 120)
+    first = learner.learn(Task.from_arrays("01", images[::2], labels[::2], ["four", "five"]))
+    assert "lost" in first.expected["old"]
+    more = learner.learn(Task.from_arrays("02", images[1::2], labels[1::2], ["four", "five"]))
+    assert more.known == ("four", "five")
+    assert set(more.expected) == {"classes"}
+
+
 def test_what_a_twin_of_a_learned_class_takes_is_told_of_what_was_right(
     learner: Learner, digits: Digits, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,16 @@ it('a state whose decisions leave a class out predicts, forgets and renames as i
   expect(Object.keys(expected())).toEqual(['trois']);
 });
 
+it('what more images of known classes cost the others is not told', async () => {
+  const learner = await device();
+  const first = await learner.learn(await task('01', [4, 5]), HEADS);
+  expect(first.expected.lost).toBeGreaterThanOrEqual(0);
+  const more = await learner.learn(await task('02', [4, 5]), HEADS);
+  expect(more.known).toEqual(['four', 'five']);
+  expect(more.expected.lost).toBeUndefined();
+  expect(Object.keys(more.expected.classes)).toEqual(['four', 'five']);
+});
+
 /** Images of the base's three under another name, and beside them those of four. */
 const drei = () => task('twins', [3, 4], ['drei', 'four']);
 

@@ -72,7 +72,8 @@ class LearnReport:
     - `expected`: how often decisions will be right, shares of 0 to 1. `classes`: of each class of the task, each of its
       images left out of what judges it, among `all_classes` and among the task's own (`task`); the class that most
       others are taken for (`confused`) and how many (`share`). `old`: percentage points that all older classes
-      together lose to the new ones (`lost`), estimated without their images. Empty where no class statistics are kept
+      together lose to the new ones (`lost`), estimated without their images; missing where there are no new ones.
+      Empty where no class statistics are kept
     - `twins`: by class of the task, the `old` class that it cannot be told from, what share of the old one's images
       would be called the new one (`taken`), and of the new one's that look more like the old one (`back`)
     - `skipped`: the images that were left out, each with what is wrong with it (`skip_broken`)

@@ -67,7 +67,7 @@ class Judgement:
     """By class of the task what is `expected` of it; its `twins` and `rivals`; and what the old classes lose to it.
 
     `lost` is the share of old classes' images, all of these alike, that are named right without the new classes and not
-    with them; None without any old ones.
+    with them; None without any old ones, or any new ones.
     `alike` are pairs of the task's new classes that cannot be told from each other.
     """
 
@@ -197,7 +197,9 @@ def judge(
     pairs = tuple((classes[one], classes[other]) for one, other in same)
     if made_up is None:
         return Judgement(expected, twins, alike=pairs)
-    return Judgement(expected, twins, made_up.lost(old), rivals, pairs)
+    # What they lose to more images of known classes would be asked of these images alone, and is not told.
+    lost = made_up.lost(old) if len(old) < len(place) else None
+    return Judgement(expected, twins, lost, rivals, pairs)
 
 
 def _alike(images: JudgedImages, own: NDArray[np.int64], new: Sequence[int]) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ export interface Progress {
 /**
  * How often decisions will be right, shares of 0 to 1: of each class of the task, each of its images left out of what judges
  * it. `lost` is how many percentage points all older classes together lose to the new ones, estimated without their
- * images; undefined where there are none. No classes where no class statistics are kept.
+ * images; undefined where there are none of either. No classes where no class statistics are kept.
  */
 export interface Expected {
   readonly classes: Readonly<Record<string, ExpectedClass>>;

@@ -29,7 +29,7 @@ export interface ExpectedClass {
 /**
  * By class of the task what is `expected` of it; its `twins`, and its `rivals`, which can be told apart and take much all the
  * same; and what the old classes lose to it, `lost`: the share of their images, all of these classes alike, that are named
- * right without the new classes and not with them; undefined without any old ones.
+ * right without the new classes and not with them; undefined without any old ones, or any new ones.
  */
 export interface Judgement {
   readonly expected: ReadonlyMap<string, ExpectedClass>;
@@ -109,7 +109,9 @@ export function judge(
     if (found) (found.alike ? twins : rivals).set(name, found.twin);
   }
   const alike = alikeOf(logits, images.labels, own, classes, known);
-  return { expected, twins, rivals, alike, ...(madeUp ? { lost: madeUp.lost(old) } : {}) };
+  // What they lose to more images of known classes would be asked of these images alone, and is not told.
+  const lost = madeUp && old.length < all.length ? { lost: madeUp.lost(old) } : {};
+  return { expected, twins, rivals, alike, ...lost };
 }
 
 /** Pairs of the task's new classes that are to each other what a twin is to an old class. */
