@@ -1,6 +1,7 @@
 """train, tasks, rollback."""
 
 import json
+import shutil
 
 import pytest
 
@@ -72,6 +73,17 @@ def test_few_pictures_get_heads_only_and_a_sentence(run, workspace):
         "few-shot",
         0,
     )
+
+
+def test_that_one_class_alone_is_not_trained_on_is_said_to_whom_asked_for_it(run, workspace):
+    for part in ("train/five", "test/five"):
+        shutil.rmtree(workspace / "tasks/01-four-five" / part)
+    train = ("train", "--workspace", workspace, "--task", "01-four-five", "--no-evaluate", "--train")
+    said = "Of one class alone there is no decision to train on: the backbone stays as it is."
+    for wanted, told in (("heads", False), ("centers", True)):
+        shutil.rmtree(workspace / "state", ignore_errors=True)
+        done = run(*train, wanted)
+        assert (done.status, said in done.out) == (0, told)
 
 
 def test_nothing_to_learn(run, learned_workspace):

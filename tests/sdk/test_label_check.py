@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import NAMES, Digits, open_learner
-from csk_sdk import Learner, Task, TaskError
+from csk_sdk import LabelError, Learner, Task, TaskError
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.label_check import (
     LEVEL,
@@ -74,6 +74,25 @@ def test_labels_just_useful_enough_are_hardly_ever_refused() -> None:
 def test_few_pictures_refute_nothing() -> None:
     assert not LabelEvidence(0.0, 0.5, 4.0).refuted
     assert not class_evidence(np.ones((3, 4), np.float32), np.arange(3), 3).refuted
+
+
+@pytest.mark.parametrize("images", [4, 60])
+def test_of_images_that_are_all_the_same_no_labels_tell_anything(images: int) -> None:
+    labels = np.arange(images) % 2
+    same = np.tile(np.random.default_rng(0).normal(size=20), (images, 1))
+    noise = 1e-8 * np.random.default_rng(1).normal(size=same.shape)
+    for features in (same, same + noise, np.zeros_like(same)):
+        evidence = class_evidence(features.astype(np.float32), labels, 2)
+        assert (evidence.accuracy, evidence.chance, evidence.refuted) == (0.5, 0.5, True)
+    same[labels == 1] += 1.0
+    assert not class_evidence(same.astype(np.float32), labels, 2).refuted
+
+
+def test_a_camera_that_sees_nothing_teaches_nothing(learner: Learner) -> None:
+    images, labels = np.zeros((60, 8, 8), np.uint8), np.arange(60) % 2
+    with pytest.raises(LabelError):
+        learner.learn(Task.from_arrays("01", images, labels, ["one", "other"]))
+    assert learner.generation.number == 0
 
 
 def test_rare_classes_count_as_much_as_frequent_ones() -> None:

@@ -84,6 +84,16 @@ describe('the label check', () => {
     expect(found).toEqual(said.refuted.map(({ refuted }) => refuted));
     expect(new Set(found)).toEqual(new Set([true, false]));
   });
+
+  it.each([4, 60])('refuses any labels of %i images that are all the same', (images) => {
+    const labels = Array.from({ length: images }, (_, image) => image % 2);
+    const same = Float32Array.from({ length: 3 * images }, (_, at) => (at % 3) + 1 + 1e-9 * at);
+    const found = classEvidence(same, 3, labels, 2);
+    expect(found).toMatchObject({ accuracy: 0.5, chance: 0.5 });
+    expect(isRefuted(found)).toBe(true);
+    const told = same.map((value, at) => value + labels[Math.floor(at / 3)]!);
+    expect(isRefuted(classEvidence(told, 3, labels, 2))).toBe(false);
+  });
 });
 
 it('novelty is the distance that Python measures', () => {

@@ -28,6 +28,7 @@ from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ContradictionError, CskError
 from csk_sdk.formats.wording import plural
 from csk_sdk.learner import Learner
+from csk_sdk.learning.few_shot import ONE_CLASS
 from csk_sdk.learning.life import LearnReport
 from csk_sdk.learning.stopping import EPOCHS, PLATEAU
 from csk_sdk.network.evaluation import Evaluation
@@ -161,6 +162,8 @@ def _learn(
         screen.say(f"Training stopped after epoch {report.epochs}: the loss did not fall any more.")
     elif report.stopped != EPOCHS:
         screen.say(f"Training stopped in epoch {report.epochs}: its budget of {report.stopped} was spent.")
+    if report.heads_only_because == ONE_CLASS and learner.config.train == learner.bundle.manifest.trained:
+        screen.say("Of one class alone there is no decision to train on: the backbone stays as it is.")
     if report.known:
         count = plural(len(report.known), "class was", "classes were")
         screen.say(f"{count} known before, and updated: {_some(report.known)}.")

@@ -23,7 +23,7 @@ Float64 = NDArray[np.float64]
 
 USEFUL, LEVEL = number("label_check", "useful"), number("label_check", "level")
 RIDGE, FOLDS = number("label_check", "ridge"), integer("label_check", "folds")
-_MOST_IMAGES = integer("label_check", "most_images")
+_MOST_IMAGES, _CERTAIN = integer("label_check", "most_images"), integer("label_check", "certain")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class LabelEvidence:
 def class_evidence(features: NDArray[np.float32], labels: NDArray[np.int64], classes: int) -> LabelEvidence:
     """Of one class per image: features `(n, f)` float32, labels `(n,)` into `classes`.
 
-    Classes with fewer than two images cannot be left out and found again; they are left aside.
+    Classes with fewer than two images cannot be left out and found again; they are left aside. Of images that all look
+    the same, no labels tell anything, however few there are.
     """
     counts = np.bincount(labels, minlength=classes)
     kept = np.flatnonzero((counts >= 2)[labels])[:_MOST_IMAGES]
@@ -65,6 +66,10 @@ def class_evidence(features: NDArray[np.float32], labels: NDArray[np.int64], cla
     present = np.flatnonzero(counts >= 2)
     if len(present) < 2:
         return LabelEvidence(1.0, 1.0, 0.0)
+    chance = 1.0 / len(present)
+    if np.isinf(standardized(features[kept])[2]).all():
+        # One image to the network, under several names.
+        return LabelEvidence(chance, chance, _CERTAIN)
     own = np.searchsorted(present, labels[kept])
     sizes = counts[present]
     targets = np.eye(len(present))[own]
@@ -73,7 +78,7 @@ def class_evidence(features: NDArray[np.float32], labels: NDArray[np.int64], cla
     recalls = np.bincount(own, weights=right) / sizes
     # The variance of a mean of recalls is that of so many images.
     pictures = len(present) ** 2 / float(np.sum(1.0 / sizes))
-    return LabelEvidence(float(recalls.mean()), 1.0 / len(present), pictures)
+    return LabelEvidence(float(recalls.mean()), chance, pictures)
 
 
 def table_evidence(features: NDArray[np.float32], labels: NDArray[np.float32]) -> LabelEvidence:

@@ -12,6 +12,8 @@ export const LABEL_CHECK = {
   folds: 10,
   /** More make the answer no clearer, and the solve is cubic in them. */
   mostImages: 1024,
+  /** Of images that are all the same to the network, labels tell nothing, and that is as sure as of so many images. */
+  certain: 10000,
 } as const;
 
 /** What projection goes by. docs/decisions/0032-upgrade.md. */

@@ -36,7 +36,7 @@ export function isRefuted({ accuracy, chance, pictures }: LabelEvidence): boolea
 
 /**
  * Of features `(n, f)` and labels `(n,)` into `classes`. Classes with fewer than two images cannot be left out and
- * found again; they are left aside.
+ * found again; they are left aside. Of images that all look the same, no labels tell anything, however few there are.
  */
 export function classEvidence(
   features: Float32Array,
@@ -53,12 +53,19 @@ export function classEvidence(
   const present = [...new Set(kept.map((row) => labels[row]!))].sort((a, b) => a - b);
   const count = present.length;
   if (count < 2) return { accuracy: 1, chance: 1, pictures: 0 };
+  const chosen = rowsAt(features, kept, f);
+  if (
+    standardized(chosen, kept.length, f).scale.every((deviation) => deviation === Number.POSITIVE_INFINITY)
+  ) {
+    // One image to the network, under several names.
+    return { accuracy: 1 / count, chance: 1 / count, pictures: LABEL_CHECK.certain };
+  }
   const own = kept.map((row) => present.indexOf(labels[row]!));
   const sizes = present.map((_, c) => own.filter((label) => label === c).length);
   const targets = new Float64Array(kept.length * count);
   for (const [i, label] of own.entries()) targets[i * count + label] = 1;
   const weights = own.map((label) => 1 / sizes[label]!);
-  const scores = heldOutScores(rowsAt(features, kept, f), f, targets, weights, foldsOf(own));
+  const scores = heldOutScores(chosen, f, targets, weights, foldsOf(own));
   const right = new Int32Array(count);
   own.forEach((label, i) => {
     if (argmax(scores, i * count, count) === label) right[label] = right[label]! + 1;
