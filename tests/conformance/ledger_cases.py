@@ -37,7 +37,9 @@ def draws() -> Iterator[Callable[[int], Row]]:
         yield partial(_contribution, name, 900 + number)
     for number, name in enumerate(LEDGERS):
         yield partial(_ledger, name, 910 + number)
-    for number, name in enumerate(("exchanged", "same", "elsewhere", "few", "new")):
+    for number, name in enumerate(
+        ("exchanged", "same", "elsewhere", "few", "new", "half-known", "half-known-twin")
+    ):
         yield partial(_contradiction, name, 920 + number)
 
 
@@ -94,6 +96,8 @@ def _contradiction(name: str, seed: int, attempt: int) -> Row:
         "elsewhere": "images unlike all that is known, nearest to the other class",
         "few": "of few images nothing is said",
         "new": "classes that are not known, or of which nothing is left",
+        "half-known": "each class's images are the other's, and one of the two is not known",
+        "half-known-twin": "more of a known class, and a new one that looks like it",
     }[name]
     if name == "same":
         of = [0, 1]
@@ -101,6 +105,8 @@ def _contradiction(name: str, seed: int, attempt: int) -> Row:
         count = 4
     if name == "new":
         classes, of = ["gone", "new"], [0, 1]
+    if name.startswith("half-known"):
+        classes, of = ["a", "new"], [2, 0] if name == "half-known" else [0, 0]
     labels = np.repeat([0, 1], count)
     x = rng.normal(size=(2 * count, FEATURES)) + centres[np.array(of)[labels]]
     if name == "elsewhere":

@@ -77,19 +77,23 @@ def contradiction(settings: Settings, given: Tensors, world: Any) -> Tensors:
     scores = x @ weight.T + bias
     best = np.sort(scores, axis=1)
     _clear(best[:, -1] - best[:, -2], "an answer")
+    least, limit = threshold("known_classes", "least_images"), threshold("known_classes", "contradiction")
+
+    def exchanged(other: int) -> bool:
+        """Whether the task has images of a known class, and most of them are taken for others."""
+        theirs = given["labels"] == (classes.index(old[other]) if old[other] in classes else -1)
+        return theirs.sum() >= least and np.mean(seen[scores[theirs].argmax(axis=1)] == other) < limit
+
     found = []
     for label, name in enumerate(classes):
         own = given["labels"] == label
-        if old.index(name) not in seen if name in old else True:
-            found.append((-1, 0.0))
-            continue
         answers = seen[scores[own].argmax(axis=1)]
         other, share_of = max(
             ((int(one), float(np.mean(answers == one))) for one in seen if old[one] != name),
             key=lambda pair: pair[1],
         )
-        told = own.sum() >= threshold("known_classes", "least_images")
-        if told and share_of > threshold("known_classes", "contradiction"):
+        is_known = name in old and old.index(name) in seen
+        if own.sum() >= least and share_of > limit and (is_known or exchanged(other)):
             place = list(seen).index(other)
             theirs = x[own][answers == other]
             far = np.mean(cdist(theirs, means[place : place + 1], "mahalanobis", VI=inverse) ** 2) / expected

@@ -76,6 +76,16 @@ def test_which_classes_are_contradicted(pictures: tuple[np.ndarray, ...], expect
     assert contradicted(known, 10.0, around(*pictures, count=4), np.repeat([0, 1], 4), ("a", "b")) == {}
 
 
+def test_names_that_were_exchanged_are_a_contradiction_also_where_one_of_them_is_new() -> None:
+    known = ClassStatistics.empty(8).add(around(*CENTERS, seed=0), np.repeat([0, 1, 2], 40), ("a", "b", "c"))
+    labels = np.repeat([0, 1], 40)
+    new = 6.0 * np.eye(8)[5]
+    found = contradicted(known, 10.0, around(new, CENTERS[0]), labels, ("a", "new"))
+    assert {name: other for name, (other, _) in found.items()} == {"new": "a"}
+    # A new class that looks like a known one is the known one's twin, where that is taught as it is.
+    assert contradicted(known, 10.0, around(CENTERS[0], CENTERS[0]), labels, ("a", "new")) == {}
+
+
 def test_a_part_of_a_class_says_nothing() -> None:
     known = ClassStatistics.empty(8).add(around(*CENTERS, seed=0), np.repeat([0, 1, 2], 40), ("a", "b", "c"))
     x = np.concatenate([around(CENTERS[0], count=21), around(CENTERS[1], count=19)])

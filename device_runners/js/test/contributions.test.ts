@@ -235,6 +235,13 @@ describe('a contradiction', () => {
     expect(asked([...around(0, 20, 3), ...around(1, 20, 4)], labels)).toEqual({});
   });
 
+  it('is said of a new class that has changed places with a known one', () => {
+    const labels = new Array(40).fill(0).fill(2, 20);
+    const exchanged = [...around(1, 20, 3), ...around(0, 20, 4)];
+    expect(asked(exchanged, labels)).toEqual({ a: { other: 'b', share: 1 }, new: { other: 'a', share: 1 } });
+    expect(asked([...around(0, 20, 3), ...around(0, 20, 4)], labels)).toEqual({});
+  });
+
   it('is not said of few images, of new classes, or of what looks like nothing known', () => {
     expect(asked(around(1, 4, 3), [0, 0, 0, 0])).toEqual({});
     expect(asked(around(1, 20, 3), new Array(20).fill(2))).toEqual({});

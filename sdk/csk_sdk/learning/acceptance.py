@@ -39,8 +39,8 @@ def require_agreement(
 ) -> None:
     """Raise ContradictionError where a task says of known classes that they are others.
 
-    `found` is by class the other one and the share of its images or signals (`noun`); `known`, whether it is the
-    base that knows it.
+    `found` is by class the other one and the share of its images or signals (`noun`); `known`, whether the base knows
+    it.
     """
     if not found:
         return

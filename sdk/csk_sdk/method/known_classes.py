@@ -41,7 +41,10 @@ def contradicted(
     labels: NDArray[np.int64],
     classes: Sequence[str],
 ) -> dict[str, tuple[str, float]]:
-    """Classes that are `known`, of which most new images look like those of another one: that one, and their share.
+    """Classes of which most new images look like those of another one, which is `known`: that one, and their share.
+
+    Classes that are known themselves; and where the other one is of the task, too, and most of its own images do not
+    look like it, new ones as well: names that were exchanged, of which one was not known, or is left out of decisions.
 
     `features` `(n, f)` and `labels` `(n,)` into `classes` are the task's. An image looks like one of a class where the
     discriminant decides for it, and those of which it does lie no further from its mean than its own do. What is unlike
@@ -55,15 +58,19 @@ def contradicted(
     distance = _Distance.of(known, prior_pictures)
     if distance is None:
         return {}
+    looks = {
+        name: np.bincount(own, minlength=len(seen)) / len(own)
+        for index, name in enumerate(classes)
+        if len(own := said[labels == index]) >= _LEAST
+    }
     found = {}
-    for index, name in enumerate(classes):
-        own = said[labels == index]
-        if name not in seen or len(own) < _LEAST:
-            continue
-        shares = np.bincount(own, minlength=len(seen)) / len(own)
-        shares[seen.index(name)] = 0.0
+    for name, every in looks.items():
+        shares = np.where([one == name for one in seen], 0.0, every)
         other = int(shares.argmax())
-        theirs = features[(labels == index) & (said == other)]
+        itself = looks[seen[other]][other] if seen[other] in looks else 1.0
+        if name not in seen and itself >= _CONTRADICTION:
+            continue
+        theirs = features[(labels == classes.index(name)) & (said == other)]
         if shares[other] > _CONTRADICTION and distance(theirs, seen[other]) < _FAMILIAR:
             found[name] = (seen[other], float(shares[other]))
     return found

@@ -31,7 +31,9 @@ export function knownAmong(classes: readonly string[], known: ClassStatistics): 
 }
 
 /**
- * Classes that are `known`, of which most new images look like those of another one.
+ * Classes of which most new images look like those of another one, which is `known`. Classes that are known themselves; and where
+ * the other one is of the task, too, and most of its own images do not look like it, new ones as well: names that were exchanged,
+ * of which one was not known, or is left out of decisions.
  *
  * `features` `(n, f)` and `labels` `(n,)` into `classes` are the task's. An image looks like one of a class where the
  * discriminant decides for it, and those of which it does lie no further from its mean than its own do. What is unlike
@@ -50,13 +52,23 @@ export function contradicted(
   if (!distance) return found;
   const f = known.features;
   const said = decisions(features, ldaHead(known, priorPictures, seen));
+  const images = classes.map((_, index) =>
+    Array.from(labels, (_, i) => i).filter((i) => labels[i] === index),
+  );
+  const looksLike = (own: readonly number[], c: number): number =>
+    own.filter((i) => said[i] === c).length / own.length;
+  const itself = (other: number): number => {
+    const own = images[classes.indexOf(seen[other]!)] ?? [];
+    return own.length < KNOWN_CLASSES.leastImages ? 1 : looksLike(own, other);
+  };
   for (const [index, name] of classes.entries()) {
-    const own = Array.from(labels, (_, i) => i).filter((i) => labels[i] === index);
-    if (!seen.includes(name) || own.length < KNOWN_CLASSES.leastImages) continue;
-    const counts = seen.map((one, c) => (one === name ? 0 : own.filter((i) => said[i] === c).length));
-    const other = argmax(counts);
-    const share = counts[other]! / own.length;
+    const own = images[index]!;
+    if (own.length < KNOWN_CLASSES.leastImages) continue;
+    const shares = seen.map((one, c) => (one === name ? 0 : looksLike(own, c)));
+    const other = argmax(shares);
+    const share = shares[other]!;
     if (share <= KNOWN_CLASSES.contradiction) continue;
+    if (!seen.includes(name) && itself(other) >= KNOWN_CLASSES.contradiction) continue;
     const theirs = own.filter((i) => said[i] === other).map((i) => features.subarray(i * f, (i + 1) * f));
     if (distance(theirs, seen[other]!) < KNOWN_CLASSES.familiar) {
       found.set(name, { other: seen[other]!, share });
