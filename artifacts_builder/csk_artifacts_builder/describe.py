@@ -56,24 +56,7 @@ def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], option
     classes = tuple(options.classes) if options.classes is not None else tuple(str(i) for i in range(count))
     if len(classes) != count:
         raise ConfigError(_other_count(len(classes), count, source))
-    for place, name in enumerate(classes):
-        if not is_plain(name):
-            raise ConfigError(
-                f"--classes calls class {place} {name[:40]!r}, and a name is not empty, at most {LONGEST} characters, "
-                "in valid UTF-8 and without control characters. Rename it."
-            )
-    _require_told_apart(classes)
-    if not 0.0 < options.channel_ratio <= 1.0:
-        raise ConfigError(f"--channel-ratio is {options.channel_ratio}; it must be above 0 and at most 1.")
-    if options.batch_size < 1:
-        raise ConfigError(f"--batch-size is {options.batch_size}; it must be 1 or more.")
-    if options.precision not in (EXACT, INT8):
-        raise ConfigError(f"--precision is '{options.precision}'; it must be {EXACT} or {INT8}.")
-    if options.precision == INT8 and options.base_data is None:
-        raise ConfigError(
-            "--precision int8 needs --base-data: the ranges of the network's activations are measured on images "
-            "of the base classes. Pass a folder with some images of each, or build with --precision exact."
-        )
+    require_options(options)
     backends = _backends(options)
     shape = source.image.shape
     assert shape is not None
@@ -101,6 +84,30 @@ def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], option
         counter=_counter(options),
         producer=f"csk-sdk {__version__}",
     )
+
+
+def require_options(options: BuildOptions) -> None:
+    """Raise ConfigError for options that no model fits, or that contradict one another."""
+    for place, name in enumerate(options.classes or ()):
+        if not is_plain(name):
+            raise ConfigError(
+                f"--classes calls class {place} {name[:40]!r}, and a name is not empty, at most {LONGEST} characters, "
+                "in valid UTF-8 and without control characters. Rename it."
+            )
+    _require_told_apart(options.classes or ())
+    if not 0.0 < options.channel_ratio <= 1.0:
+        raise ConfigError(f"--channel-ratio is {options.channel_ratio}; it must be above 0 and at most 1.")
+    if options.batch_size < 1:
+        raise ConfigError(f"--batch-size is {options.batch_size}; it must be 1 or more.")
+    if options.precision not in (EXACT, INT8):
+        raise ConfigError(f"--precision is '{options.precision}'; it must be {EXACT} or {INT8}.")
+    if options.precision == INT8 and options.base_data is None:
+        raise ConfigError(
+            "--precision int8 needs --base-data: the ranges of the network's activations are measured on images "
+            "of the base classes. Pass a folder with some images of each, or build with --precision exact."
+        )
+    _backends(options)
+    _counter(options)
 
 
 def _other_count(names: int, count: int, source: SourceModel) -> str:
