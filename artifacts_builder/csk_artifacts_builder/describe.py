@@ -39,6 +39,8 @@ from csk_sdk.objectives import objective_of
 from csk_sdk.runtime.sessions import require_training_package
 from csk_sdk.version import __version__
 
+# From so many base images on, and so many percent of them right, they look like those that the model was trained on.
+_MANY_IMAGES, _ALL_RIGHT = 200, 99.5
 # What a double holds exactly, and JavaScript with it.
 _LARGEST_COUNTER = (1 << 53) - 1
 _UNNORMALISED = {
@@ -303,7 +305,7 @@ def warnings_about(
 
 
 def _of_base_data(measured: BaseKnowledge, manifest: Manifest) -> list[str]:
-    """Sentences on a model that answers its base data badly."""
+    """Sentences on a model that answers its base data badly, or as well as only those that it was trained on."""
     objective, score = objective_of(manifest.loss), measured.accuracy
     if measured.is_blind:
         return [
@@ -318,6 +320,13 @@ def _of_base_data(measured: BaseKnowledge, manifest: Manifest) -> list[str]:
             else f"the model's {objective.metric} on the base data is only {rounded(score, '.1f')} %"
         )
         found.insert(0, f"{reached}: check --mean/--std and the order of --classes.")
+    if manifest.loss == CROSS_ENTROPY and measured.images >= _MANY_IMAGES and score >= _ALL_RIGHT:
+        kind = f"{manifest.input.noun}s"
+        found.append(
+            f"the model gets {rounded(score, '.1f')} % of the {measured.images:,} base {kind} right, which is usual of "
+            f"{kind} that it was trained on. If it was, probabilities will be far too sure: build with {kind} that it "
+            "was not trained on, such as its test data."
+        )
     return found
 
 
