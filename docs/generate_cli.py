@@ -23,6 +23,8 @@ HEADER = """# Command line
 
 Every command has `--help`. One that fails prints one sentence on stderr (what, where, what to do next) and
 exits with 1; wrong usage exits with 2, Ctrl-C with 130. With `--json`, stdout holds JSON and nothing else.
+Where its output is closed while it works, by `| head`, a pager or a dropped ssh, a command that writes something
+goes on to its end, and exits as if it were read; one that only tells something ends.
 Device commands find `bundle/`, `state/` and `tasks/` in `--workspace`, by default the current folder.
 Settings that are not given come from its `csk.toml`:
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
-from csk_artifacts_builder.describe import pixels_said, unprotected, warnings_about
+from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights, require_free
+from csk_artifacts_builder.describe import pixels_said, require_options, unprotected, warnings_about
 from csk_artifacts_builder.graphs.domain import plain_statistics
 from csk_artifacts_builder.int8.calibrate import Agreement
 from csk_artifacts_builder.measure.base_channels import measure_channels
-from csk_artifacts_builder.measure.base_knowledge import measure_base
+from csk_artifacts_builder.measure.base_knowledge import measure_base, require_base_folder
 from csk_artifacts_builder.measure.feature_map import bundle_to_upgrade, measure_upgrade
 from csk_artifacts_builder.measure.verify import same_logits
 from csk_artifacts_builder.options import BuildOptions
@@ -32,6 +32,7 @@ from csk_sdk.contract.manifest import (
     UPGRADE,
     Site,
 )
+from csk_sdk.data.tasks import Task
 from csk_sdk.device import tuning
 from csk_sdk.device.comparing import require_same
 from csk_sdk.objectives import objective_of
@@ -77,10 +78,25 @@ def build_artifacts(
     cannot be written. A failed build leaves nothing behind, and what was at `out` as it was.
     """
     options = options or BuildOptions()
-    if options.sign is not None:
-        private_key(options.sign)  # now, and not when an hour of measuring is over
+    require_possible(Path(out), options)
     with returning_memory(), within_memory(Path(model), options.input_size):
         return _build(Path(model), Path(out), options, on_progress)
+
+
+def require_possible(out: Path, options: BuildOptions) -> None:
+    """Refuse what can be refused before the model is read: now, and not when an hour of measuring is over.
+
+    Raises ConfigError for options that fit no model, and where `out` is in the way, TaskError for data that are not
+    there.
+    """
+    require_free(out, options.overwrite)
+    require_options(options)
+    if options.sign is not None:
+        private_key(options.sign)
+    if options.base_data is not None:
+        require_base_folder(options.base_data)
+    if options.intensity_data is not None:
+        Task.open(options.intensity_data, options.bit_depth).require_trainable()
 
 
 def _build(

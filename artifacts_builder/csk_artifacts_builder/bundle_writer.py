@@ -66,6 +66,17 @@ def large_weights(
     return weights
 
 
+def require_free(out: Path, overwrite: bool) -> None:
+    """Raise ConfigError where something is at `out` that a bundle is not to replace."""
+    with _told(out):
+        restore_folder(out.absolute())
+    in_the_way = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if in_the_way and not overwrite:
+        raise ConfigError(f"{out} exists already. Choose another --out, or pass --overwrite to replace it.")
+    if in_the_way and not (out / MANIFEST).is_file():
+        raise ConfigError(f"{out} is not a bundle, so --overwrite will not replace it. Choose another --out.")
+
+
 class BundleDraft:
     """A bundle being written beside its place, so that a half-written one is never seen there.
 
@@ -79,17 +90,7 @@ class BundleDraft:
     """
 
     def __init__(self, out: Path, overwrite: bool) -> None:
-        with _told(out):
-            restore_folder(out.absolute())
-        in_the_way = out.exists() and (not out.is_dir() or any(out.iterdir()))
-        if in_the_way and not overwrite:
-            raise ConfigError(
-                f"{out} exists already. Choose another --out, or pass --overwrite to replace it."
-            )
-        if in_the_way and not (out / MANIFEST).is_file():
-            raise ConfigError(
-                f"{out} is not a bundle, so --overwrite will not replace it. Choose another --out."
-            )
+        require_free(out, overwrite)
         self.out = out.absolute()  # "." has no name to derive a neighbour's from
         self.folder = self.out.with_name(f"{_building(self.out)}{os.getpid()}")
         _clear_abandoned(self.out)

@@ -39,6 +39,8 @@ from csk_sdk.objectives import objective_of
 from csk_sdk.runtime.sessions import require_training_package
 from csk_sdk.version import __version__
 
+# From so many base images on, and so many percent of them right, they look like those that the model was trained on.
+_MANY_IMAGES, _ALL_RIGHT = 200, 99.5
 # What a double holds exactly, and JavaScript with it.
 _LARGEST_COUNTER = (1 << 53) - 1
 _UNNORMALISED = {
@@ -56,24 +58,7 @@ def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], option
     classes = tuple(options.classes) if options.classes is not None else tuple(str(i) for i in range(count))
     if len(classes) != count:
         raise ConfigError(_other_count(len(classes), count, source))
-    for place, name in enumerate(classes):
-        if not is_plain(name):
-            raise ConfigError(
-                f"--classes calls class {place} {name[:40]!r}, and a name is not empty, at most {LONGEST} characters, "
-                "in valid UTF-8 and without control characters. Rename it."
-            )
-    _require_told_apart(classes)
-    if not 0.0 < options.channel_ratio <= 1.0:
-        raise ConfigError(f"--channel-ratio is {options.channel_ratio}; it must be above 0 and at most 1.")
-    if options.batch_size < 1:
-        raise ConfigError(f"--batch-size is {options.batch_size}; it must be 1 or more.")
-    if options.precision not in (EXACT, INT8):
-        raise ConfigError(f"--precision is '{options.precision}'; it must be {EXACT} or {INT8}.")
-    if options.precision == INT8 and options.base_data is None:
-        raise ConfigError(
-            "--precision int8 needs --base-data: the ranges of the network's activations are measured on images "
-            "of the base classes. Pass a folder with some images of each, or build with --precision exact."
-        )
+    require_options(options)
     backends = _backends(options)
     shape = source.image.shape
     assert shape is not None
@@ -101,6 +86,30 @@ def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], option
         counter=_counter(options),
         producer=f"csk-sdk {__version__}",
     )
+
+
+def require_options(options: BuildOptions) -> None:
+    """Raise ConfigError for options that no model fits, or that contradict one another."""
+    for place, name in enumerate(options.classes or ()):
+        if not is_plain(name):
+            raise ConfigError(
+                f"--classes calls class {place} {name[:40]!r}, and a name is not empty, at most {LONGEST} characters, "
+                "in valid UTF-8 and without control characters. Rename it."
+            )
+    _require_told_apart(options.classes or ())
+    if not 0.0 < options.channel_ratio <= 1.0:
+        raise ConfigError(f"--channel-ratio is {options.channel_ratio}; it must be above 0 and at most 1.")
+    if options.batch_size < 1:
+        raise ConfigError(f"--batch-size is {options.batch_size}; it must be 1 or more.")
+    if options.precision not in (EXACT, INT8):
+        raise ConfigError(f"--precision is '{options.precision}'; it must be {EXACT} or {INT8}.")
+    if options.precision == INT8 and options.base_data is None:
+        raise ConfigError(
+            "--precision int8 needs --base-data: the ranges of the network's activations are measured on images "
+            "of the base classes. Pass a folder with some images of each, or build with --precision exact."
+        )
+    _backends(options)
+    _counter(options)
 
 
 def _other_count(names: int, count: int, source: SourceModel) -> str:
@@ -296,7 +305,7 @@ def warnings_about(
 
 
 def _of_base_data(measured: BaseKnowledge, manifest: Manifest) -> list[str]:
-    """Sentences on a model that answers its base data badly."""
+    """Sentences on a model that answers its base data badly, or as well as only those that it was trained on."""
     objective, score = objective_of(manifest.loss), measured.accuracy
     if measured.is_blind:
         return [
@@ -311,6 +320,13 @@ def _of_base_data(measured: BaseKnowledge, manifest: Manifest) -> list[str]:
             else f"the model's {objective.metric} on the base data is only {rounded(score, '.1f')} %"
         )
         found.insert(0, f"{reached}: check --mean/--std and the order of --classes.")
+    if manifest.loss == CROSS_ENTROPY and measured.images >= _MANY_IMAGES and score >= _ALL_RIGHT:
+        kind = f"{manifest.input.noun}s"
+        found.append(
+            f"the model gets {rounded(score, '.1f')} % of the {measured.images:,} base {kind} right, which is usual of "
+            f"{kind} that it was trained on. If it was, probabilities will be far too sure: build with {kind} that it "
+            "was not trained on, such as its test data."
+        )
     return found
 
 

@@ -39,7 +39,8 @@ class BuildOptions:
     - `channel_ratio`: the share of each site's input channels that a task trains, above 0 and at most 1
     - `batch_size`: images or signals per training step
     - `loss`: "cross-entropy", "binary-cross-entropy" (any number of labels an image) or "mse" (numbers)
-    - `base_data`: a folder of images or signals of the base classes, `DIR/<class>/*`, or with a `metadata.csv`
+    - `base_data`: a folder of images or signals of the base classes, `DIR/<class>/*`, or with a `metadata.csv`; such
+      that the model was not trained on, or probabilities are too sure
     - `upgrade_from`: the bundle that devices have now: how its features become this one's is measured on the base data,
       and what they have learned can be carried over
     - `bit_depth`: how many bits count of 16-bit values in the images of base data and intensity data, all 16 when None

@@ -32,6 +32,7 @@ from csk_sdk.network.export import export_model
 from csk_sdk.network.predicting import LinearHead, Predictor, require_new_task
 from csk_sdk.network.profiles import SMALL, in_profile
 from csk_sdk.network.status import Status, needs_of
+from csk_sdk.network.taught import images_of_class
 from csk_sdk.objectives import Prediction
 from csk_sdk.runtime.peak_memory import in_memory
 from csk_sdk.runtime.providers import find_providers
@@ -346,7 +347,9 @@ class Learner:
             tasks=tuple(task.name for task in generation.tasks),
             classes=len(self.classes),
             days=read_field(self.state.folder),
-            needs=needs_of(generation.tasks, noun),
+            needs=needs_of(
+                generation.tasks, noun, lambda name: images_of_class(self.state, generation.tasks, name)
+            ),
             noun=noun,
             domains=domain_names(generation.tensors),
         )

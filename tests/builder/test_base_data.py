@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from PIL import Image
 from small_models import WEIGHTS, classifier, saved
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder.measure.base_knowledge import base_split
+from csk_artifacts_builder.describe import warnings_about
+from csk_artifacts_builder.measure.base_knowledge import BaseKnowledge, base_split
 from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY
 from csk_sdk.errors import ModelError, TaskError
 
 
@@ -77,6 +80,25 @@ def test_base_data_protects_and_warnings_say_what_is_missing(tmp_path: Path) -> 
     unprotected = build_artifacts(saved(tmp_path), tmp_path / "other")
     assert "UNPROTECTED" in unprotected.warnings[0]
     assert unprotected.base_accuracy is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "images", "accuracy", "warned"),
+    [
+        (CROSS_ENTROPY, 600, 100.0, True),
+        (CROSS_ENTROPY, 200, 99.5, True),
+        (CROSS_ENTROPY, 199, 100.0, False),
+        (CROSS_ENTROPY, 600, 99.4, False),
+        (BINARY_CROSS_ENTROPY, 600, 100.0, False),
+    ],
+)
+def test_base_data_that_look_like_training_images(
+    digits_bundle: Path, loss: str, images: int, accuracy: float, warned: bool
+) -> None:
+    manifest = replace(Bundle.open(digits_bundle).manifest, loss=loss)
+    said = warnings_about(BuildOptions(), manifest, BaseKnowledge({}, images, accuracy), None)
+    assert any("which is usual of images that it was trained on" in one for one in said) is warned
+    assert not warned or f"gets {accuracy:.1f} % of the {images} base images right" in said[-1]
 
 
 @pytest.mark.parametrize("filled", [True, False])

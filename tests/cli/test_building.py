@@ -78,6 +78,31 @@ def test_an_existing_bundle_is_only_replaced_when_asked(run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("--out", "taken"), "taken exists already"),
+        (("--out", "taken", "--overwrite"), "taken is not a bundle"),
+        (
+            ("--out", "new", "--backend", "both", "--sites", "kernels"),
+            "--sites kernels is for the portable backend",
+        ),
+        (("--out", "new", "--precision", "int8"), "--precision int8 needs --base-data"),
+        (("--out", "new", "--channel-ratio", "3"), "--channel-ratio is 3"),
+        (("--out", "new", "--counter", "4"), "--counter says how new a signed bundle is"),
+        (("--out", "new", "--base-data", "nowhere"), "There is no folder nowhere"),
+        (("--out", "new", "--intensity-data", "nowhere"), "There is no task at nowhere"),
+    ],
+)
+def test_what_needs_no_model_is_refused_before_it_is_read(run, tmp_path, monkeypatch, arguments, error):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/photo.png").write_bytes(b"dear to someone")
+    done = run("build-artifacts", "no-such-model.onnx", *arguments)
+    assert (done.status, done.out) == (1, "")
+    assert error in done.err
+
+
+@pytest.mark.parametrize(
     ("content", "mean"),
     [
         ("zero\none\n\ntwo\nthree\n", [0.0]),

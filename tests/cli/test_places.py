@@ -301,3 +301,21 @@ def test_an_empty_folder_becomes_a_state(run: Any, workspace: Path, tmp_path: Pa
     assert run("tasks", "--workspace", workspace, "--state", folder).status == 0, (
         "and whoever has one may add to it"
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        (("fleet", "export", "{place}"), "a .cskc file"),
+        (("export", "--out", "{place}", "--overwrite"), "an ONNX model"),
+        (("report", "--out", "{place}", "--overwrite"), "an HTML page"),
+    ],
+)
+def test_a_folder_is_no_place_for_a_file(
+    run: Any, learned_workspace: Path, tmp_path: Path, command: tuple[str, ...], what: str
+) -> None:
+    done = run(*(one.format(place=tmp_path) for one in command), "--workspace", learned_workspace)
+    assert (done.status, done.out) == (1, "")
+    assert done.err == (
+        f"Error: {tmp_path} is a folder, and {what} is a file: give a file's name, in that folder or elsewhere.\n"
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.conftest import write_png
 from csk_sdk.errors import ConfigError
 from csk_sdk.learner import Learner
 from csk_sdk.workspace.conditions import PAUSED, Conditions, When, is_charging
@@ -38,6 +39,43 @@ def test_predict_is_counted_where_asked_for(run, learned):
     assert run("report", "--out", page, "--workspace", learned).status == 0
     assert "Predictions, day by day" in page.read_text()
     assert run("status", "--no-count", "--workspace", learned, "--json").json["counting"] is False
+
+
+def test_a_class_taught_twice_has_the_images_of_both_lessons(run, learned, digits, monkeypatch):
+    monkeypatch.setattr("csk_sdk.network.status.ENOUGH", 2.0)
+    needs = run("status", "--workspace", learned, "--json").json["needs"]
+    assert {one["name"]: one["images"] for one in needs} == dict.fromkeys(
+        ("four", "five", "six", "seven"), 20
+    )
+    for index, picture in enumerate(digits.of(4, 20, 36)):
+        write_png(learned / f"tasks/03-more/train/four/{index}.png", picture)
+    assert run("train", "--no-evaluate", "--workspace", learned).status == 0
+    needs = run("status", "--workspace", learned, "--json").json["needs"]
+    assert {one["name"]: one["images"] for one in needs} == {"four": 36, "five": 20, "six": 20, "seven": 20}
+
+
+def test_of_what_is_left_of_a_task_only_the_images_are_counted(run, learned):
+    shutil.rmtree(learned / "tasks/01-four-five")
+    assert listed(run, learned) == (("five", "four"), 40)
+    assert run("forget", "four", "-y", "--workspace", learned).status == 0
+    assert listed(run, learned) == (("five",), 20)
+    page = learned / "report.html"
+    assert run("report", "--out", page, "--workspace", learned).status == 0
+    assert '<td class="names">five</td><td>20</td>' in page.read_text()
+    # Lost with its contribution, their number is not told.
+    for file in (learned / "state/ledger").iterdir():
+        file.unlink()
+    assert listed(run, learned) == (("five",), None)
+    assert ["01-four-five", "learned", "1", "-", "-"] in [
+        line.split()[:5] for line in run("tasks", "--workspace", learned).out.splitlines()
+    ]
+
+
+def listed(run, folder: Path) -> tuple[tuple[str, ...], int | None]:
+    found = next(
+        one for one in run("tasks", "--workspace", folder, "--json").json if one["name"] == "01-four-five"
+    )
+    return tuple(found["classes"]), found["train_images"]
 
 
 def test_counting_may_begin_in_an_empty_state(run, workspace):

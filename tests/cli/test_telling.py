@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from csk_sdk.cli import telling
-from csk_sdk.cli.accuracies import matrix_table
-from csk_sdk.cli.rendering import Screen, duration, large, size
+from csk_sdk.cli.accuracies import confusions_table, expected_table, matrix_table, present_table
+from csk_sdk.cli.predictions import show_predictions
+from csk_sdk.cli.rendering import Screen, duration, large, short, size
 from csk_sdk.method.continual_metrics import AccuracyMatrix
 from csk_sdk.network.evaluation import Evaluation
 from csk_sdk.network.status import Need, Status
@@ -92,6 +93,44 @@ def test_a_page_tells_the_same() -> None:
     assert "<th>Images</th>" in table
     assert field_body(Status(4, (), 10, DAYS[:1], ())) is None
     assert needs_body(Status(4, (), 10, None, ())) == ""
+
+
+LONG = f"bear{'x' * 242}-one"
+
+
+def test_a_long_name_leaves_room_for_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert short("x" * 40) == "x" * 40
+    cut = short(LONG)
+    assert (len(cut), cut[:5], cut[-5:]) == (40, "bearx", "x-one")
+    assert short(LONG.replace("-one", "-two")) != cut
+    details = {"classes": {LONG: {LONG: {"accuracy": 40.0, "confused": LONG, "share": 60.0}}}}
+    evaluation = Evaluation("class", (LONG,), AccuracyMatrix([[40.0]]), None, details=details)
+    one = {"task": 0.9, "all_classes": 0.5, "confused": LONG, "share": 0.5}
+    need = Need(LONG, "01", 50, 0.4, 0.655, LONG, 0.3, f"images that set it apart from '{LONG}', of both")
+    for made in (
+        present_table(evaluation, evaluation),
+        expected_table({"classes": {LONG: one}}),
+        matrix_table(evaluation, 1000),
+        matrix_table(evaluation, 80),
+        confusions_table(evaluation),
+        telling._needs((need,), "image"),
+    ):
+        Screen().show(made)
+        lines = capsys.readouterr().out.splitlines()
+        assert any(cut in line for line in lines), lines
+        assert max(map(len, lines)) < 200, lines
+
+
+def test_only_a_terminal_gets_a_class_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [{"file": "a.png", "label": LONG, "top": [{"class": LONG, "probability": 0.7}]}]
+    show_predictions(Screen(), found)
+    assert LONG in capsys.readouterr().out
+    screen = Screen()
+    screen.console._force_terminal, screen.console.width = True, 100
+    show_predictions(screen, found)
+    assert short(LONG) in capsys.readouterr().out
 
 
 def test_a_matrix_that_is_wider_than_the_terminal_is_told_as_then_and_now(

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from csk_sdk.cli.commands import COMMANDS, TELLING
+
 COMMAND = [sys.executable, "-m", "csk_sdk"]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
 
@@ -100,6 +102,61 @@ def test_a_closed_pipe_is_quiet(learned_workspace):
     process.stderr.close()
     process.wait(timeout=600)
     assert said == b""
+
+
+@pytest.mark.parametrize(
+    ("command", "generations", "unbuffered"),
+    [
+        (("train", "--no-evaluate"), 1, "1"),
+        (("train", "--no-evaluate", "--json"), 1, ""),
+        (("train", "--task", "all"), 2, ""),
+        (("watch", "--once", "--settle", "0", "--poll", "0.1", "--nice", "0"), 2, ""),
+    ],
+)
+def test_what_learns_goes_on_where_nobody_reads_any_more(workspace, command, generations, unbuffered):
+    process = subprocess.Popen(
+        [*COMMAND, *command, "--workspace", str(workspace)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    if "--json" not in command:
+        assert process.stdout.readline()
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=600), said) == (0, b"")
+    assert in_pipe("tasks", "--workspace", workspace).stdout.count("learned") == generations
+
+
+def test_what_learns_goes_on_without_its_terminal(workspace):
+    import pty
+
+    control, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "train", "--no-evaluate", "--workspace", str(workspace)],
+        stdin=subprocess.DEVNULL,
+        stdout=terminal,
+        stderr=terminal,
+        env={**os.environ, "TERM": "xterm-256color"},
+        start_new_session=True,
+    )
+    os.close(terminal)
+    assert os.read(control, 1)
+    os.close(control)
+    assert process.wait(timeout=600) == 0
+    assert in_pipe("tasks", "--workspace", workspace).stdout.count("learned") == 1
+
+
+def test_a_command_that_only_tells_ends_with_its_reader(run, monkeypatch):
+    outlived = []
+    monkeypatch.setattr("csk_sdk.cli.outlive_output", lambda: outlived.append(command))
+    for command in COMMANDS:
+        assert run(command, "--no-such-option").status == 2
+    assert set(outlived) == set(COMMANDS) - TELLING
+    assert set(COMMANDS) >= TELLING
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")

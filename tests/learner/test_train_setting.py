@@ -90,7 +90,9 @@ def test_where_training_does_not_pay_it_is_heads_to_the_bit(opened: Open, task: 
     assert (report.heads_only, report.heads_only_because, report.epochs) == (True, "no-gain", 0)
     assert (report.loss, report.protected, report.leak) == (heads.tasks[0].loss, {}, 0.0)
     assert report.gain["images"] == 80 - 16 * PROBE
-    assert report.choice.startswith("training would not pay: after")
+    assert report.choice.startswith("training would not pay: after steps with")
+    # Not of the steps, of which fewer had been taken by then.
+    assert f" {100 * report.gain['done']:.0f} % of the summed learning rates of all steps, " in report.choice
     assert "--train centers" in report.choice
     assert auto.tasks[0].notes == (report.choice,)
 

@@ -393,7 +393,7 @@ def test_refusals_cost_nothing(
     before = judge(learner)
     bundle, state = learner.bundle.folder, learner.state.folder
     with pytest.raises(
-        BundleError, match=r"says how to upgrade from no bundle\. Build it with `--upgrade-from`"
+        BundleError, match=r"which was not built to be upgraded to\. Build it with `--upgrade-from`"
     ):
         upgrade(bundle, state, digits_bundle)
     with pytest.raises(BundleError, match="is the bundle that is on this device already"):

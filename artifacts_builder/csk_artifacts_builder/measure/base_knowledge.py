@@ -63,10 +63,7 @@ def base_split(
     Raises TaskError for a missing folder, a folder that is no class, a class without any, a mixture of both, or labels
     that are not those of the loss.
     """
-    if not folder.is_dir():
-        raise TaskError(
-            f"There is no folder {folder}. --base-data needs one sub-folder of images per base class."
-        )
+    require_base_folder(folder)
     if "train" not in classes and (folder / "train").is_dir() and not (folder / METADATA).exists():
         folder = folder / "train"  # a task's folder: its train/ holds the classes
     objective = objective_of(loss)
@@ -99,6 +96,14 @@ def base_split(
         paths += found
         labels += [label] * len(found)
     return Split(open_files(paths, bit_depth=bit_depth), np.array(labels, np.int64))
+
+
+def require_base_folder(folder: Path) -> None:
+    """Raise TaskError where there is no such folder."""
+    if not folder.is_dir():
+        raise TaskError(
+            f"There is no folder {folder}. --base-data needs one sub-folder of images per base class."
+        )
 
 
 def measure_base(

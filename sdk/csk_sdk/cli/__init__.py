@@ -8,8 +8,9 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from csk_sdk.cli.commands import COMMANDS, command_of
+from csk_sdk.cli.commands import COMMANDS, TELLING, command_of
 from csk_sdk.cli.guard import GuardedGroup
+from csk_sdk.cli.lost_output import outlive_output
 from csk_sdk.version import __version__
 
 
@@ -44,6 +45,7 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
@@ -57,6 +59,8 @@ def _root(
     On the device:     csk-sdk train --task next
     To see it work:    csk-sdk demo
     """
+    if context.invoked_subcommand not in TELLING:
+        outlive_output()
 
 
 def main() -> None:

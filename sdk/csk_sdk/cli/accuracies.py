@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from csk_sdk.cli.rendering import table
+from csk_sdk.cli.rendering import short, table
 from csk_sdk.formats.wording import rounded
 from csk_sdk.network.evaluation import Evaluation
 
@@ -47,7 +47,7 @@ def present_table(by_task: Evaluation, by_class: Evaluation) -> Table:
             now, then = _now_and_then(evaluation, column)
             fresh = column == len(evaluation.matrix.values) - 1
             cells += [_number(now), Text("new", "dim") if fresh else _change(now - then)]
-        made.add_row(name, *cells)
+        made.add_row(short(name), *cells)
     return made
 
 
@@ -61,8 +61,8 @@ def expected_table(expected: Mapping[str, Any]) -> Table | None:
         return None
     made = table("Expected, in %", "task-incremental", "class-incremental", "else mostly")
     for name, one in classes[:_MOST_EXPECTED]:
-        confused = f"{one['confused']} ({100 * one['share']:.0f})" if one["confused"] else "-"
-        made.add_row(name, f"{100 * one['task']:.0f}", f"{100 * one['all_classes']:.0f}", confused)
+        confused = f"{short(one['confused'])} ({100 * one['share']:.0f})" if one["confused"] else "-"
+        made.add_row(short(name), f"{100 * one['task']:.0f}", f"{100 * one['all_classes']:.0f}", confused)
     if len(classes) > _MOST_EXPECTED:
         left = [one for _, one in classes[_MOST_EXPECTED:]]
         means = [sum(one[key] for one in left) / len(left) for key in ("task", "all_classes")]
@@ -75,7 +75,7 @@ def expected_table(expected: Mapping[str, Any]) -> Table | None:
 
 def matrix_table(evaluation: Evaluation, width: int) -> Table:
     """The accuracy matrix; where it is wider than the terminal, then and now of each task."""
-    names = evaluation.tasks
+    names = [short(name) for name in evaluation.tasks]
     first = max(len(name) for name in (*names, "after learning"))
     if first + sum(max(len(name), 5) + 2 for name in names) + 2 <= width:
         made = table("After learning", *names)
@@ -100,7 +100,7 @@ def errors_table(evaluation: Evaluation) -> Table | None:
     made = table("Task", "target", "RMSE", left=2)
     for name, errors in evaluation.details["rmse"].items():
         for target, error in errors.items():
-            made.add_row(name, target, f"{error:.4g}")
+            made.add_row(short(name), short(target), f"{error:.4g}")
     return made
 
 
@@ -116,7 +116,12 @@ def confusions_table(evaluation: Evaluation) -> Table | None:
         return None
     made = table("Least right", "task", "accuracy", "else mostly", left=2)
     for task, name, one in sorted(classes, key=lambda item: float(item[2]["accuracy"]))[:_MOST_EXPECTED]:
-        made.add_row(name, task, f"{one['accuracy']:.1f}", f"{one['confused']} ({one['share']:.1f})")
+        made.add_row(
+            short(name),
+            short(task),
+            f"{one['accuracy']:.1f}",
+            f"{short(one['confused'])} ({one['share']:.1f})",
+        )
     return made
 
 

@@ -173,6 +173,7 @@ def build_artifacts(
         sign=sign,
         counter=counter,
     )
+    builder.build.require_possible(out, options)
     begun = time.monotonic()
     with screen.bar("Measuring what the model knows" if base_data else "Building") as update:
         report = builder.build_artifacts(model, out, options, on_progress=update)

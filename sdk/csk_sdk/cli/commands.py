@@ -36,6 +36,8 @@ COMMANDS = {
     "demo": "checking",
     "fleet": "fleet",
 }
+# Those that only tell something end where nobody reads it any more. All others go on, and finish what they write.
+TELLING = frozenset({"try", "analyze", "inspect", "status", "tasks", "predict"})
 
 
 def functions() -> dict[str, Callable[..., Any]]:

@@ -49,8 +49,8 @@ BaseData = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Images or signals of the base classes, DIR/<class>/* (or DIR/metadata.csv); "
-        "they protect what it knows.",
+        help="Images or signals of the base classes, DIR/<class>/* (or DIR/metadata.csv), that MODEL was not trained "
+        "on; they protect what it knows.",
     ),
 ]
 ClassNames = Annotated[

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from csk_sdk.cli.rendering import Screen
+from csk_sdk.cli.rendering import Screen, short
 from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, MSE, Manifest
 from csk_sdk.formats.wording import plural, rounded
 from csk_sdk.objectives import Prediction, objective_of
@@ -57,12 +57,13 @@ def described(prediction: Prediction, files: list[str], top: int, loss: str) -> 
 
 
 def show_predictions(screen: Screen, found: list[dict[str, Any]]) -> None:
-    """What `described` gave, a line for each file."""
+    """What `described` gave, a line for each file. Long names are cut on a terminal only."""
+    name_of = short if screen.console.is_terminal else str
     if "values" in found[0]:
         values = [
             (one["file"], *(rounded(value, ".4g") for value in one["values"].values())) for one in found
         ]
-        screen.show_rows(("File", *found[0]["values"]), values)
+        screen.show_rows(("File", *map(name_of, found[0]["values"])), values)
         return
     several, tells = "labels" in found[0], "domain" in found[0]
     places = range(2 - several, len(found[0]["top"]) + 1)
@@ -74,10 +75,10 @@ def show_predictions(screen: Screen, found: list[dict[str, Any]]) -> None:
     ]
     rows = []
     for one in found:
-        cells = [(choice["class"], f"{100 * choice['probability']:.1f}") for choice in one["top"]]
+        cells = [(name_of(choice["class"]), f"{100 * choice['probability']:.1f}") for choice in one["top"]]
         if not one.get("known", True):
             cells[0] = (f"unknown ({cells[0][0]}?)", cells[0][1])
-        decided = [", ".join(one["labels"]) or "-"] if several else []
+        decided = [", ".join(map(name_of, one["labels"])) or "-"] if several else []
         domain = [one["domain"] or "-"] if tells else []
         rows.append((one["file"], *decided, *(cell for pair in cells for cell in pair), *domain))
     words = {index for index, name in enumerate(columns) if name != "%"}

@@ -30,6 +30,8 @@ _BAR_WIDTH = 28
 _INDENT = 2
 # Between two columns of a table; and how wide the names in front may be before they are folded.
 _GAP, _LONGEST_NAME = 3, 20
+# Characters of a name in a table of numbers, and how many of them are of its end, where long names differ.
+_NAME, _END = 40, 12
 
 
 class Screen:
@@ -221,6 +223,11 @@ def facts(pairs: list[tuple[str, str]]) -> Table:
     for name, value in pairs:
         made.add_row(name, Text(value))
     return made
+
+
+def short(name: str) -> str:
+    """A class's or task's name for a table of numbers: a long one without its middle, so that the numbers are seen."""
+    return name if len(name) <= _NAME else f"{name[: _NAME - _END - 1]}…{name[-_END:]}"
 
 
 def size(count: float) -> str:

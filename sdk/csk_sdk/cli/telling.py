@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
-from csk_sdk.cli.rendering import Screen, table
+from csk_sdk.cli.rendering import Screen, short, table
 from csk_sdk.formats.wording import plural
 from csk_sdk.network.status import Need, Status
 from csk_sdk.state.field import SHARES, Day
@@ -97,5 +97,6 @@ def _needs(needs: Sequence[Need], noun: str) -> object:
     made.columns[-1].justify, made.columns[-1].no_wrap = "left", False
     for need in needs[:_NEEDS]:
         shares = (f"{100 * one:.0f}" for one in (need.all_classes, need.among_task))
-        made.add_row(need.name, *shares, f"{need.images:,}", need.told)
+        told = need.told.replace(need.confused, short(need.confused)) if need.confused else need.told
+        made.add_row(short(need.name), *shares, f"{need.images:,}", told)
     return made

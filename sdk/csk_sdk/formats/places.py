@@ -97,7 +97,7 @@ def kept_whole(path: Path) -> str | None:
 
 
 def require_place(path: Path, what: str, is_one: Callable[[BinaryIO], bool]) -> None:
-    """Raise ConfigError where `what` must not be written: in a bundle or a state, or over something else.
+    """Raise ConfigError where `what` must not be written: in a bundle or a state, over something else or a folder.
 
     `is_one` is that of `would_be_lost`.
     """
@@ -109,12 +109,13 @@ def require_place(path: Path, what: str, is_one: Callable[[BinaryIO], bool]) -> 
 def would_be_lost(path: Path, what: str, is_one: Callable[[BinaryIO], bool]) -> str | None:
     """The sentence for what is at `path` and is none of `what`, which alone may be replaced, or an empty file.
 
-    `is_one` tells of an open file whether it is; raising ValueError is a no. None where nothing would be lost, and for
-    folders, which no file replaces.
+    `is_one` tells of an open file whether it is; raising ValueError is a no. None where nothing would be lost.
     """
     try:
         if path.is_dir():
-            return None
+            return (
+                f"{path} is a folder, and {what} is a file: give a file's name, in that folder or elsewhere."
+            )
         with open_file(path) as file:
             if os.fstat(file.fileno()).st_size == 0 or is_one(file):
                 return None

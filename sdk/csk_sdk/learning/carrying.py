@@ -114,10 +114,10 @@ def open_map(old_id: str, old_features: int, new: Bundle) -> FeatureMap:
     """
     about = new.manifest.upgrade
     if about is None or about.bundle != old_id:
-        told = f"from bundle {about.bundle[:8]}…" if about else "from no bundle"
+        told = f"built to upgrade bundle {about.bundle[:8]}…" if about else "not built to be upgraded to"
         raise BundleError(
-            f"What was learned on bundle {old_id[:8]}… cannot be carried over to {new.folder}, which says how to "
-            f"upgrade {told}. Build it with `--upgrade-from` the bundle that is on this device."
+            f"What was learned on bundle {old_id[:8]}… cannot be carried over to {new.folder}, which was {told}. Build "
+            "it with `--upgrade-from` the bundle that is on this device."
         )
     stored = StoredTensors(new.path(UPGRADE), BundleError)
     try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from csk_sdk.state import LearnedTask
@@ -23,7 +23,8 @@ _RECENT = 7
 class Need:
     """A class that was learned here and needs more images. Immutable.
 
-    - `name`, `task`, `images`: the class, the task that it was learned with last, and that one's images of a class
+    - `name`, `task`, `images`: the class, the task that it was learned with last, and how many images of it count, of
+      all lessons; where the state does not say it, that one's images of a class
     - `all_classes`, `among_task`: shares of its images that were expected to be named right, among all classes and
       among its task's own
     - `confused`, `share`: what most others were expected to be taken for ("" for nothing much), and how many
@@ -108,15 +109,21 @@ class Status:
         }
 
 
-def needs_of(tasks: Sequence[LearnedTask], noun: str) -> tuple[Need, ...]:
-    """Classes of these tasks that need more images, those that are worst first; of a class taught twice, the later."""
+def needs_of(
+    tasks: Sequence[LearnedTask], noun: str, images: Callable[[str], int | None] = lambda name: None
+) -> tuple[Need, ...]:
+    """Classes of these tasks that need more images, those that are worst first; of a class taught twice, the later.
+
+    `images` says how many of a class count, None where that is not known.
+    """
     found: dict[str, Need] = {}
     for task in tasks:
         for name, one in task.expected.get("classes", {}).items():
             found.pop(name, None)
             if float(one["all_classes"]) < ENOUGH:
                 found[name] = _need(name, task, one, noun)
-    return tuple(sorted(found.values(), key=lambda need: need.all_classes))
+    counted = (replace(need, images=images(need.name) or need.images) for need in found.values())
+    return tuple(sorted(counted, key=lambda need: need.all_classes))
 
 
 def _need(name: str, task: LearnedTask, one: dict[str, Any], noun: str) -> Need:

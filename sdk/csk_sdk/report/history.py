@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from csk_sdk.learner import Learner
 from csk_sdk.network.evaluation import Evaluation, recorded_scores
 from csk_sdk.network.status import Status
+from csk_sdk.network.taught import images_of_tasks
 from csk_sdk.state import LearnedTask
 
 SCENARIO_NAMES = {"task": "task-incremental", "class": "class-incremental"}
@@ -19,7 +20,8 @@ class History:
 
     `fullness` is, by site, the share of the selected channels' directions that were kept for older knowledge when each
     task was learned, None for tasks of an older csk-sdk. `created` is when each task was committed, None where its
-    record is lost. `evaluations` is empty where nothing was ever tested. `status` is how it is doing.
+    record is lost. `evaluations` is empty where nothing was ever tested. `status` is how it is doing. `images` are how
+    many the classes of each task were learned from, None where some were forgotten and nothing says how many are left.
     """
 
     model: str
@@ -33,6 +35,7 @@ class History:
     metric: str
     noun: str
     status: Status
+    images: tuple[int | None, ...]
 
     @property
     def seconds(self) -> float:
@@ -65,6 +68,7 @@ def read_history(learner: Learner) -> History:
         metric=learner.bundle.objective.metric,
         noun=manifest.input.noun,
         status=learner.status(),
+        images=tuple(images_of_tasks(learner.state, generation.tasks).values()),
     )
 
 

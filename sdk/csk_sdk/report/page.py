@@ -170,11 +170,11 @@ def _tasks(history: History) -> str:
     if history.base_classes:
         base = escape(", ".join(history.base_classes))
         rows.append(f'<tr><td>base</td><td class="names">{base}</td>' + "<td>-</td>" * 5 + "</tr>")
-    for task, created in zip(history.tasks, history.created, strict=True):
+    for task, created, images in zip(history.tasks, history.created, history.images, strict=True):
         names = ", ".join(f"{escape(one)}{' (known before)' if one in known else ''}" for one in task.classes)
         known.update(task.classes)
         cells = (
-            f"{task.images:,}",
+            "-" if images is None else f"{images:,}",
             f"{task.epochs}",
             rounded(task.loss, ".3f"),
             time_spent(task.seconds),

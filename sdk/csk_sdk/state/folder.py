@@ -228,6 +228,10 @@ class State:
         """What `keep_contribution` kept. Raises StateError where it is missing or damaged."""
         return self._ledger.read(name)
 
+    def images_of(self, name: str) -> float | None:
+        """Of how many images the contribution `name` is; None where it is missing or damaged."""
+        return self._ledger.images(name)
+
     def numbers_with(
         self, changed: Iterable[LearnedTask], kept: Iterable[LearnedTask], names: Collection[str]
     ) -> list[int]:

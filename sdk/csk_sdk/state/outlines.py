@@ -44,7 +44,8 @@ class RecordLink:
     """Of a record: `number`, `parent`, when it was `created`, and how many `tasks` it has, `task` being the last one.
 
     `files` are those of the tasks that it lists itself in `ledger/`, `blocks` hold the others, and `stored` tells
-    whether its tensors are there. Reading that much leaves the tasks alone, which may be hundreds.
+    whether its tensors are there; `forgot` whether something was forgotten with it. Reading that much leaves the tasks
+    alone, which may be hundreds.
     """
 
     number: int
@@ -55,6 +56,7 @@ class RecordLink:
     files: frozenset[str]
     blocks: tuple[str, ...]
     stored: bool
+    forgot: bool = False
 
     @classmethod
     def of(cls, outline: Outline, path: Path, tensors: Path, behind: Behind[Listed]) -> RecordLink:
@@ -74,7 +76,8 @@ class RecordLink:
         blocked = behind(outline.blocks, stored)
         task = blocked[-1].name if blocked and not outline.tasks else outline.task
         tasks = len(blocked) + outline.tasks
-        return cls(number, parent, created, tasks, task, outline.files, outline.blocks, stored)
+        forgot = bool(said.get("purged"))
+        return cls(number, parent, created, tasks, task, outline.files, outline.blocks, stored, forgot)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from csk_sdk.formats.opening import RefusedError, read_file
 from csk_sdk.formats.places import WORKSPACE, mistaken
 from csk_sdk.learner import Learner
 from csk_sdk.network.predicting import task_names
+from csk_sdk.network.taught import images_of_tasks
 from csk_sdk.state import BASE, State
 from csk_sdk.state.handover import finish
 from csk_sdk.state.swap import aside
@@ -46,13 +47,14 @@ class TaskStatus:
 
     `state` is "learned", "next", "waiting", "test only" or "broken" (then `error` says why).
     `notes` are sentences about files in its folder that are not read.
-    `generation` and `seconds` are those of its learning, and so are the counts of a task that left the inbox.
+    `generation` and `seconds` are those of its learning. Of a task that left the inbox the images are counted that its
+    classes were learned from; None where some of it was forgotten, and nothing says how many are left.
     """
 
     name: str
     state: str
     classes: tuple[str, ...] = ()
-    train_images: int = 0
+    train_images: int | None = 0
     test_images: int = 0
     generation: int | None = None
     seconds: float | None = None
@@ -201,8 +203,10 @@ class Workspace:
         """Every task of the inbox, and every learned one, by name; a broken one is listed, not raised."""
         learned = {record.task: record.number for record in reversed(learner.state.history())}
         found = {name: self._status(name) for name in self.inbox.names()}
+        images = images_of_tasks(learner.state, learner.tasks)
         for task in learner.tasks:
-            seen = found.get(task.name, TaskStatus(task.name, "learned", task.classes, task.images))
+            left = TaskStatus(task.name, "learned", task.classes, images[task.name])
+            seen = found.get(task.name, left)
             found[task.name] = replace(
                 seen,
                 state="learned",

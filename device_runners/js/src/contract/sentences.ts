@@ -50,7 +50,7 @@ export const SENTENCES = {
   fewShot:
     "{each} a class: too few for training to gain much. The backbone stays frozen, and the classes have heads on it. train: '{trained}' with more epochs, or with fewShot: 0, trains all the same.",
   headsPay:
-    "training would not pay: after {done} % of it, heads name {after} % right of {images} held out, {before} % without it, and gain {likelihood} nats. The backbone stays frozen; train: '{trained}' trains all the same.",
+    "training would not pay: after steps with {done} % of the summed learning rates of all steps, heads name {after} % right of {images} held out, {before} % without it, and gain {likelihood} nats. The backbone stays frozen; train: '{trained}' trains all the same.",
   headsUntold:
     "of {images}, none could be held out that would tell whether training pays: the backbone stays frozen. More images, or a smaller batchSize, may leave some; train: '{trained}' trains all the same.",
   undecided:
@@ -58,11 +58,11 @@ export const SENTENCES = {
   begunWithCenters:
     'an earlier build of csk-sdk began this lesson and trained the centers, as was its default: it went on like that, and whether training pays was not asked.',
   centersPay:
-    'training pays: after {done} % of it, heads name {after} % right of {images} held out, {before} % without it, and gain {likelihood} nats. The {trained} are trained.',
+    'training pays: after steps with {done} % of the summed learning rates of all steps, heads name {after} % right of {images} held out, {before} % without it, and gain {likelihood} nats. The {trained} are trained.',
   centersDropped:
-    'training seemed to pay: after {done} % of it, heads name {after} % right of {images} held out, {before} % without it, and gain {likelihood} nats. The {trained} were trained, and dropped in the end: older tasks would have lost more than maxForgetting allows.',
+    'training seemed to pay: after steps with {done} % of the summed learning rates of all steps, heads name {after} % right of {images} held out, {before} % without it, and gain {likelihood} nats. The {trained} were trained, and dropped in the end: older tasks would have lost more than maxForgetting allows.',
   centersCost:
-    'training would cost too much: after {done} % of it, heads gain {likelihood} nats on {images} held out, and an older task has lost {lost} percentage points of accuracy, on the way to more than the {allowed} that maxForgetting allows. The backbone stays frozen.',
+    'training would cost too much: after steps with {done} % of the summed learning rates of all steps, heads gain {likelihood} nats on {images} held out, and an older task has lost {lost} percentage points of accuracy, on the way to more than the {allowed} that maxForgetting allows. The backbone stays frozen.',
   trainsOther:
     'train is {asked}, and {bundle} was built to train {trained}: take {trained}, auto or heads, or build it again with --sites {sites}.',
   flopsUnknown:

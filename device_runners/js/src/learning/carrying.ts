@@ -53,10 +53,12 @@ export async function carry(
 export function openMap(from: Bundle, to: Bundle): FeatureMap {
   const about = to.manifest.upgrade;
   if (about?.bundle !== from.id) {
-    const told = about ? `from bundle ${about.bundle.slice(0, 8)}…` : 'from no bundle';
+    const told = about
+      ? `built to upgrade bundle ${about.bundle.slice(0, 8)}…`
+      : 'not built to be upgraded to';
     throw new BundleError(
-      `What was learned on bundle ${from.id.slice(0, 8)}… cannot be carried over to ${to.name}, which says how to ` +
-        `upgrade ${told}. Build it with \`--upgrade-from\` the bundle that is on this device.`,
+      `What was learned on bundle ${from.id.slice(0, 8)}… cannot be carried over to ${to.name}, which was ` +
+        `${told}. Build it with \`--upgrade-from\` the bundle that is on this device.`,
     );
   }
   try {
