@@ -35,7 +35,8 @@ class BuildOptions:
     - `memory_budget`: in bytes, bounds the predicted peak memory of learning: sites are left out until it holds
     - `features`: "layers", the network's own, the means of what its last two stages see, and root mean squares of what
       is in front of them; "wide", both of all of these: more accurate on new classes, and class statistics up to
-      three times as large; or "last", its own only: less accurate, and a fraction of the size
+      three times as large; "all", both of all layers from the first one on, up to 4,096: more accurate again, and
+      class statistics up to sixteen times as large; or "last", its own only: less accurate, and a fraction of the size
     - `channel_ratio`: the share of each site's input channels that a task trains, above 0 and at most 1
     - `batch_size`: images or signals per training step
     - `loss`: "cross-entropy", "binary-cross-entropy" (any number of labels an image) or "mse" (numbers)

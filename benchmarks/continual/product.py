@@ -68,6 +68,10 @@ PRODUCT = {
     "ours-wide-heads": Row(
         "csk-sdk, wide features, frozen backbone", {"features": "wide"}, {"train": "heads"}
     ),
+    "ours-all": Row("csk-sdk, all layers' features", {"features": "all"}),
+    "ours-all-heads": Row(
+        "csk-sdk, all layers' features, frozen backbone", {"features": "all"}, {"train": "heads"}
+    ),
     "ours-last": Row("csk-sdk, last features", {"features": "last"}),
     "ours-last-heads": Row(
         "csk-sdk, last features, frozen backbone", {"features": "last"}, {"train": "heads"}

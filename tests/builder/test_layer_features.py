@@ -1,6 +1,6 @@
 """`--features layers`: what layers see is pooled, and is features too; the logits stay the source's.
 
-Means of the last two stages, root mean squares in front of them; with `--features wide` both of all.
+Means of the last two stages, root mean squares in front of them; with `--features wide` both of all, and with `all` from the first layer on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from onnx_text import in_float64, model
 
 from conftest import Digits, build_digits_bundle, open_learner
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder.graphs.layer_features import _FEATURES_IN_ALL, LAYERS, WIDE
+from csk_artifacts_builder.graphs.layer_features import _FEATURES_IN_ALL, ALL, LAYERS, WIDE
 from csk_sdk import Learner
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import EVAL_MODEL, MEMORY_MODEL, PREFIX_MODEL, TRAINING_MODEL
@@ -113,6 +113,28 @@ ROWS = [
     Row("room for the nearest", GEMM, most=26, kept=(*range(22), *range(37, 40)), early=True),
     Row("room for none", GEMM, most=24, early=True),
     Row("early and wide", GEMM, kept=tuple(range(51)), features=WIDE, early=True),
+    Row(
+        "all",
+        GEMM,
+        kept=(
+            *range(7),
+            *range(22, 26),
+            *range(7, 11),
+            *range(26, 31),
+            *range(11, 16),
+            *range(31, 37),
+            *range(16, 22),
+        ),
+        features=ALL,
+    ),
+    Row(
+        "room for the first of all",
+        GEMM,
+        most=20,
+        kept=(*range(7), *range(40, 44), *range(47, 51), *range(37, 40)),
+        features=ALL,
+        early=True,
+    ),
 ]
 WIDTHS = (7, 4, 5, 6)  # of d, a, b and c
 
@@ -261,5 +283,5 @@ def test_stored_features_of_a_white_image_are_those_of_the_whole_network(
 
 def test_another_word_is_refused(tmp_path: Path) -> None:
     onnx.save(ROWS[0].proto(), tmp_path / "model.onnx")
-    with pytest.raises(ConfigError, match=r"--features is 'first'; it must be last, layers or wide\."):
+    with pytest.raises(ConfigError, match=r"--features is 'first'; it must be last, layers, wide or all\."):
         build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", BuildOptions(features="first"))

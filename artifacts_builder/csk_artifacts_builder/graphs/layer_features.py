@@ -9,7 +9,9 @@ them. A root mean square tells more than a mean, for a channel that is strong in
 everywhere is; but its gradient reads the whole map, so that means stand where training passes. "wide" adds
 `rms(x_1) ... rms(x_m)` and `mean(e_k) ... mean(e_1)`. Class statistics grow with the features' number's square, so
 earlier layers come in, the nearest first, as long as there is room for all of their channels; and of too many channels
-of the last two stages some are taken (docs/decisions/0020-features-of-layers.md).
+of the last two stages some are taken (docs/decisions/0020-features-of-layers.md). "all" has more room, and takes root
+mean squares and means from the first layer on, which have few channels and tell most for each: so a network whose last
+two stages would fill it has them, too.
 """
 
 from __future__ import annotations
@@ -32,22 +34,22 @@ from csk_artifacts_builder.prepare.model import SourceModel
 from csk_sdk.contract.manifest import Site
 from csk_sdk.errors import ConfigError
 
-LAST, LAYERS, WIDE = "last", "layers", "wide"
-FEATURES = (LAST, LAYERS, WIDE)
+LAST, LAYERS, WIDE, ALL = "last", "layers", "wide", "all"
+FEATURES = (LAST, LAYERS, WIDE, ALL)
 
 # As many are added as fill the features up to this number, and at least so many.
-_FEATURES_IN_ALL = {LAYERS: 1024, WIDE: 1536}
+_FEATURES_IN_ALL = {LAYERS: 1024, WIDE: 1536, ALL: 4096}
 _ADDED_AT_LEAST = 256
 _TINY = 1e-12
 
 
 def with_features(source: SourceModel, sites: Sequence[Site], features: str) -> SourceModel:
-    """The prepared model with the features that `--features` asks for: "last" (its own), "layers" or "wide".
+    """The prepared model with the features that `--features` asks for: one of FEATURES, "last" for its own.
 
     `sites` are all possible ones. Raises ConfigError for another word.
     """
     if features not in FEATURES:
-        raise ConfigError(f"--features is '{features}'; it must be {LAST}, {LAYERS} or {WIDE}.")
+        raise ConfigError(f"--features is '{features}'; it must be {LAST}, {LAYERS}, {WIDE} or {ALL}.")
     if features == LAST:
         return source
     order = [str(node.name) for node in source.model.graph]
@@ -78,6 +80,9 @@ def add_layer_features(
     if features == WIDE:
         chosen += [(_root_mean_square, x) for x in seen]
         further += [(_mean, x) for x in before]
+    if features == ALL:
+        chosen = []
+        further = [(pool, x) for x in (*reversed(before), *seen) for pool in (_root_mean_square, _mean)]
     room = most - _channels([x for _, x in chosen])
     for pool, x in further:
         room -= _channels([x])

@@ -26,6 +26,7 @@ class Features(StrEnum):
     last = "last"
     layers = "layers"
     wide = "wide"
+    all = "all"
 
 
 class CenterKind(StrEnum):
@@ -78,7 +79,7 @@ FeatureKind = Annotated[
     Features,
     typer.Option(
         help="What heads decide by: the last features and what is pooled of the layers; wide: means and root mean "
-        "squares of all of them; or last only."
+        "squares of all of them; all: up to 4,096, the first layers first; or last only."
     ),
 ]
 ChannelRatio = Annotated[float, typer.Option(help="Share of each site's channels that a task trains.")]
