@@ -1,6 +1,7 @@
 """`--features layers`: what layers see is pooled, and is features too; the logits stay the source's.
 
-Means of the last two stages, root mean squares in front of them; with `--features wide` both of all, and with `all` from the first layer on.
+Means of the last two stages, root mean squares in front of them; with `--features wide` both of all, and with
+`--features all` both of all layers, from the first one on.
 """
 
 from __future__ import annotations
