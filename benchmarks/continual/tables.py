@@ -14,7 +14,8 @@ ORDER = (
     "ours", "ours-int8", "ours-all-images", "ours-prefix", "ours-int8-prefix", "ours-all-channels",
     "ours-no-projection", "ours-plain", "ours-heads", "ours-centers", "ours-kernels", "ours-auto", "ours-kernels-auto",
     "ours-wide", "ours-wide-heads", "ours-all", "ours-all-heads", "ours-last", "ours-last-heads", "finetune",
-    "finetune-layers", "finetune-gentle", "one-softmax", "last-stage", "last-stage-gentle", "head-only", "bias-only", "sparse-update",
+    "finetune-layers", "finetune-gentle", "one-softmax", "last-stage", "last-stage-gentle", "head-only", "bias-only",
+    "sparse-update",
     "ewc", "lwf", "gpm", "adam-nscl", "replay", "fecam", "fetril", "joint", "joint-layers", "joint-everything",
 )  # fmt: skip
 # Training on a device without anything against forgetting.

@@ -24,7 +24,6 @@ from csk_sdk import (
     RuntimeMissingError,
     StateError,
     StateLockedError,
-    StorageError,
     Task,
     TaskError,
     TrainingConfig,
@@ -274,8 +273,8 @@ TABLE: dict[str, tuple[Callable[[Device], object], type[CskError], list[str]]] =
     ),
     "an export into a folder's place": (
         lambda device: device.learner().export(device.folder),
-        StorageError,
-        ["could not write", "Check the disk and the path"],
+        ConfigError,
+        ["is a folder, and an ONNX model is a file: give a file's name"],
     ),
 }
 
