@@ -150,7 +150,9 @@ export class IndexedDbStorage implements Storage {
 
 /** What a transaction that was not committed means; `action` completes "could not ...". */
 function refused(error: unknown, action: string): StorageError {
-  if ((error as DOMException)?.name === 'QuotaExceededError') return fullError(action, error);
+  // Chromium says of a full disk that an IO error closes the connection.
+  const isFull = (error as DOMException)?.name === 'QuotaExceededError' || /NO_SPACE/.test(reasonOf(error));
+  if (isFull) return fullError(action, error);
   return new StorageError(
     `The browser refused (${reasonOf(error)}): could not ${action}. Reload the page and try again; ` +
       'nothing that was learned is lost.',
