@@ -33,7 +33,7 @@ from csk_sdk.method.domains import (
     telling,
 )
 from csk_sdk.method.heads import ClassStatistics
-from csk_sdk.method.unknown import REJECT, Distance
+from csk_sdk.method.unknown import REJECT
 from csk_sdk.network.domains import (
     DIRECTION,
     OFFSET,
@@ -143,13 +143,14 @@ def adapt(
         seen = np.concatenate([domain.through(0, batch) for batch in given])
         told = float((domain.told(features) == 0).mean())
     distance = class_distance(generation, class_head(generation, bundle.manifest))
-    measured = None if distance is None else _nearer(distance, now, seen)
-    if distance is not None and measured is not None:
-        mostly = of_another.mean() > 0.5
-        another = _nearer(distance, now[of_another], seen[of_another])[:2] if mostly else None
-        if brings_nothing(*measured, another):
+    before = after = unknown = None
+    if distance is not None:
+        were, are = distance.of(now), distance.of(seen)
+        before, after = _medians(were, are)
+        unknown = float((are > distance.limit(REJECT)).mean())
+        another = _medians(were[of_another], are[of_another]) if of_another.mean() > 0.5 else None
+        if brings_nothing(before, after, unknown, another):
             raise TaskError(said("domain_no_nearer", name=name, images=str(given)))
-    before, after, unknown = measured or (None, None, None)
     committed = state.commit(generation.number, generation.tasks, {**kept, **tensors})
     state.clear_progress()
     warnings: tuple[str, ...] = ()
@@ -225,10 +226,6 @@ def _domain(
     return {f"{PREFIX}{name}/{part}": array for part, array in parts.items()}, told.apart
 
 
-def _nearer(
-    distance: Distance, before: NDArray[np.float32], after: NDArray[np.float32]
-) -> tuple[float, float, float]:
-    """Median distances of features before and after, and the share that is still unknown."""
-    now = distance.of(after)
-    unknown = float((now > distance.limit(REJECT)).mean())
-    return float(np.median(distance.of(before))), float(np.median(now)), unknown
+def _medians(before: NDArray[np.float32], after: NDArray[np.float32]) -> tuple[float, float]:
+    """Of distances `(n,)` of the same images."""
+    return float(np.median(before)), float(np.median(after))

@@ -67,13 +67,14 @@ def class_evidence(features: NDArray[np.float32], labels: NDArray[np.int64], cla
     if len(present) < 2:
         return LabelEvidence(1.0, 1.0, 0.0)
     chance = 1.0 / len(present)
-    if np.isinf(standardized(features[kept])[2]).all():
+    design, _, deviations = standardized(features[kept])
+    if np.isinf(deviations).all():
         # One image to the network, under several names.
         return LabelEvidence(chance, chance, _CERTAIN)
     own = np.searchsorted(present, labels[kept])
     sizes = counts[present]
     targets = np.eye(len(present))[own]
-    scores = held_out_scores(features[kept], targets, 1.0 / sizes[own], _folds(own))
+    scores = _held_out(design, targets, 1.0 / sizes[own], _folds(own))
     right = scores.argmax(axis=1) == own
     recalls = np.bincount(own, weights=right) / sizes
     # The variance of a mean of recalls is that of so many images.
@@ -103,7 +104,14 @@ def held_out_scores(
     features `(n, f)`, targets `(n, columns)`, weights `(n,)` of the images in the fit, folds `(n,)` numbers. The
     scaling of the features is that of all images; it knows no label.
     """
-    design = standardized(features)[0].astype(np.float64)
+    return _held_out(standardized(features)[0], targets, weights, folds)
+
+
+def _held_out(
+    standard: NDArray[np.float32], targets: Float64, weights: Float64, folds: NDArray[np.int64]
+) -> Float64:
+    """`held_out_scores` of features as `standardized` gives them, `(n, f + 1)`."""
+    design = standard.astype(np.float64)
     root = np.sqrt(weights / weights.mean())[:, None]
     design *= root
     ridge = RIDGE * float(np.vdot(design, design)) / len(design)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from csk_sdk.state import LearnedTask, State
+from csk_sdk.state.outlines import RecordLink
 
 
 def images_of_class(state: State, tasks: Iterable[LearnedTask], name: str) -> int | None:
@@ -18,16 +19,13 @@ def images_of_class(state: State, tasks: Iterable[LearnedTask], name: str) -> in
     return _sum(state, files)
 
 
-def images_of_tasks(state: State, tasks: Iterable[LearnedTask]) -> dict[str, int | None]:
-    """By task, of the classes that it still has; None where some may be forgotten, and the state does not say how many.
+def images_of_task(state: State, history: Iterable[RecordLink], task: LearnedTask) -> int | None:
+    """Of the classes that a task still has; None where some may be forgotten, and the state does not say how many.
 
-    What another lesson replaced counts in nothing any more, and was taught all the same.
+    `history` is the state's. What another lesson replaced counts in nothing any more, and was taught all the same.
     """
-    forgot = any(record.forgot for record in state.history())
-    return {task.name: _of_task(state, task) if forgot else task.images for task in tasks}
-
-
-def _of_task(state: State, task: LearnedTask) -> int | None:
+    if not any(record.forgot for record in history):
+        return task.images
     files = [task.contributions.get(name, "") for name in task.classes]
     return _sum(state, files) if all(files) else None
 

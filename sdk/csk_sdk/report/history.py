@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from csk_sdk.learner import Learner
 from csk_sdk.network.evaluation import Evaluation, recorded_scores
 from csk_sdk.network.status import Status
-from csk_sdk.network.taught import images_of_tasks
+from csk_sdk.network.taught import images_of_task
 from csk_sdk.state import LearnedTask
 
 SCENARIO_NAMES = {"task": "task-incremental", "class": "class-incremental"}
@@ -55,7 +55,8 @@ def read_history(learner: Learner) -> History:
     """
     generation, manifest = learner.generation, learner.bundle.manifest
     scores = recorded_scores(generation, learner.state, manifest.classes, learner.bundle.objective.metric)
-    dates = {record.task: record.created for record in reversed(learner.state.history())}
+    records = learner.state.history()
+    dates = {record.task: record.created for record in reversed(records)}
     return History(
         model=manifest.model,
         generation=generation.number,
@@ -68,7 +69,7 @@ def read_history(learner: Learner) -> History:
         metric=learner.bundle.objective.metric,
         noun=manifest.input.noun,
         status=learner.status(),
-        images=tuple(images_of_tasks(learner.state, generation.tasks).values()),
+        images=tuple(images_of_task(learner.state, records, task) for task in generation.tasks),
     )
 
 

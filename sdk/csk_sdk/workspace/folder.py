@@ -31,7 +31,7 @@ from csk_sdk.formats.opening import RefusedError, read_file
 from csk_sdk.formats.places import WORKSPACE, mistaken
 from csk_sdk.learner import Learner
 from csk_sdk.network.predicting import task_names
-from csk_sdk.network.taught import images_of_tasks
+from csk_sdk.network.taught import images_of_task
 from csk_sdk.state import BASE, State
 from csk_sdk.state.handover import finish
 from csk_sdk.state.swap import aside
@@ -201,14 +201,15 @@ class Workspace:
 
     def survey(self, learner: Learner) -> list[TaskStatus]:
         """Every task of the inbox, and every learned one, by name; a broken one is listed, not raised."""
-        learned = {record.task: record.number for record in reversed(learner.state.history())}
+        history = learner.state.history()
+        learned = {record.task: record.number for record in reversed(history)}
         found = {name: self._status(name) for name in self.inbox.names()}
-        images = images_of_tasks(learner.state, learner.tasks)
         for task in learner.tasks:
-            left = TaskStatus(task.name, "learned", task.classes, images[task.name])
-            seen = found.get(task.name, left)
+            if task.name not in found:
+                images = images_of_task(learner.state, history, task)
+                found[task.name] = TaskStatus(task.name, "learned", task.classes, images)
             found[task.name] = replace(
-                seen,
+                found[task.name],
                 state="learned",
                 classes=task.classes,
                 generation=learned.get(task.name),

@@ -61,12 +61,13 @@ function graphWithBeside(
   kernels: ReadonlySet<string>,
   wholes: ReadonlySet<string>,
 ): Uint8Array[] {
-  const nodes = [...fields(graph)].filter(isNode).map(({ value }) => readNode(message(value)));
+  const parts = (wanted: number): Uint8Array[] =>
+    [...fields(graph)].filter(({ number }) => number === wanted).map(({ value }) => message(value));
+  const nodes = parts(GRAPH_NODE).map(readNode);
   const own = ownOf(nodes, kernels);
   const shapes = new Map(
-    [...fields(graph)]
-      .filter(({ number }) => number === GRAPH_INITIALIZER)
-      .map(({ value }) => readTensorShape(message(value)))
+    parts(GRAPH_INITIALIZER)
+      .map(readTensorShape)
       .filter(([name]) => kernels.has(name) && !wholes.has(name)),
   );
   const isFirst = (node: OnnxNode): boolean =>
@@ -151,10 +152,6 @@ function differenceTensor(kernel: Uint8Array): Uint8Array[] {
       .map(({ whole }) => whole),
     ...delimited(TENSOR_NAME, [utf8(DIFFERENCE + name)]),
   ];
-}
-
-function isNode({ number }: { readonly number: number }): boolean {
-  return number === GRAPH_NODE;
 }
 
 function nameIn(bytes: Uint8Array, field: number): string {

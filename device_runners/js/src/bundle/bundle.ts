@@ -177,8 +177,8 @@ export class Bundle {
     const data = this.file(WEIGHTS);
     const small = withSmallMaps(this.file(file));
     const written = onWebGpu(settings.options) ? withPadsApart(small) : small;
-    const whole = new Set([...sites.values()].flatMap((site) => (site.whole ? [site.weight] : [])));
-    const both = beside ? withBeside(written, new Set(sites.keys()), whole) : written;
+    const whole = [...sites.keys()].filter((weight) => sites.get(weight)!.whole);
+    const both = beside ? withBeside(written, new Set(sites.keys()), new Set(whole)) : written;
     const model = withTensors(both, (tensor, { offset, length }) => {
       const apart = sites.get(differenceOf(tensor) ?? '');
       if (apart && beside) return bytesOf(differenceAt(apart, beside, tensors));

@@ -53,10 +53,8 @@ export function classEvidence(
   const present = [...new Set(kept.map((row) => labels[row]!))].sort((a, b) => a - b);
   const count = present.length;
   if (count < 2) return { accuracy: 1, chance: 1, pictures: 0 };
-  const chosen = rowsAt(features, kept, f);
-  if (
-    standardized(chosen, kept.length, f).scale.every((deviation) => deviation === Number.POSITIVE_INFINITY)
-  ) {
+  const { x, scale } = standardized(rowsAt(features, kept, f), kept.length, f);
+  if (scale.every((deviation) => deviation === Number.POSITIVE_INFINITY)) {
     // One image to the network, under several names.
     return { accuracy: 1 / count, chance: 1 / count, pictures: LABEL_CHECK.certain };
   }
@@ -65,7 +63,7 @@ export function classEvidence(
   const targets = new Float64Array(kept.length * count);
   for (const [i, label] of own.entries()) targets[i * count + label] = 1;
   const weights = own.map((label) => 1 / sizes[label]!);
-  const scores = heldOutScores(chosen, f, targets, weights, foldsOf(own));
+  const scores = heldOut(x, targets, weights, foldsOf(own));
   const right = new Int32Array(count);
   own.forEach((label, i) => {
     if (argmax(scores, i * count, count) === label) right[label] = right[label]! + 1;
@@ -89,12 +87,21 @@ export function heldOutScores(
   weights: readonly number[],
   folds: readonly number[],
 ): Float64Array {
+  return heldOut(standardized(features, weights.length, f).x, targets, weights, folds);
+}
+
+/** `heldOutScores` of features as `standardized` gives them, `(n, f + 1)`. */
+function heldOut(
+  x: Float64Array,
+  targets: Float64Array,
+  weights: readonly number[],
+  folds: readonly number[],
+): Float64Array {
   const n = weights.length;
-  const p = f + 1;
+  const p = x.length / n;
   const columns = targets.length / n;
   const mean = weights.reduce((sum, weight) => sum + weight, 0) / n;
   const root = weights.map((weight) => Math.sqrt(weight / mean));
-  const { x } = standardized(features, n, f);
   const design = x.map((value, at) => root[Math.floor(at / p)]! * value);
   const rest = residualMaker(design, n, p);
   const weighted = targets.map((value, at) => root[Math.floor(at / columns)]! * value);
